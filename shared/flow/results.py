@@ -1,0 +1,196 @@
+"""`results`: a page of lines in request order, merged from the shards' outputs and cut by bytes. `retry_failed`: the
+requests that failed, as they are stored.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from shared.core import codec
+from shared.core.lifecycle import ShardState
+from shared.core.paging import Place, parse_page, places
+from shared.core.sharding import ModelPlan, Runs
+from shared.core.shards import BatchRecord, ShardRecord
+from shared.core.views import absent_line
+from shared.errors import StorageUnavailable
+from shared.flow.outputs import ShardOutput
+from shared.flow.submission import RoutedRequest
+from shared.ports.payloads import Payloads, input_key, order_key, output_key
+from shared.ports.state import Batches
+
+SHARDS_PER_READ = 8
+RECORDS_PER_READ = 512
+
+# What may go better another time. Whoever canceled a batch did not want the rest.
+FAILED = ("errored", "expired")
+
+Line = dict[str, Any]
+# A shard's lines, None in the place of each that is not settled yet.
+Lines = Sequence[Line | None]
+
+
+class Results:
+    """`page_bytes` bounds a page's lines; a page has at least one line all the same."""
+
+    def __init__(self, batches: Batches, payloads: Payloads, page_bytes: int) -> None:
+        self._batches = batches
+        self._payloads = payloads
+        self._page_bytes = page_bytes
+
+    async def page(self, batch: BatchRecord, token: str | None) -> dict[str, Any]:
+        """`{"results": [...], "next_page": token|null}`. Requests of shards that are not settled (before the end)
+        are left out."""
+        start = parse_page(token, batch.total)
+        reader = _Reader(self._batches, self._payloads, batch)
+        lines: list[Line] = []
+        size_bytes = 0
+        for index, place in enumerate(places(batch.models, await self._order(batch), start), start):
+            shard = await reader.shard(place.shard)
+            line = shard[place.offset] if shard else None
+            if line is None:
+                continue
+            size_bytes += len(json.dumps(line))
+            if lines and size_bytes > self._page_bytes:
+                return {"results": lines, "next_page": str(index)}
+            lines.append(line)
+        return {"results": lines, "next_page": None}
+
+    async def failed(self, batch: BatchRecord) -> list[RoutedRequest]:
+        """The requests of an ended batch that failed, in request order. Holds no others beyond a few shards."""
+        reader = _Reader(self._batches, self._payloads, batch)
+        failed: dict[Place, RoutedRequest] = {}
+        for plan in batch.models:
+            offsets: dict[int, list[int]] = {}
+            for number in range(plan.first, plan.first + plan.shards):
+                if found := _failed(await reader.shard(number)):
+                    offsets[number] = found
+            failed.update(await self._stored(batch.nonce, plan.model, offsets))
+        order = places(batch.models, await self._order(batch), 0)
+        return [failed[place] for place in order if place in failed]
+
+    async def _stored(
+        self, nonce: str, model: str, offsets: Mapping[int, list[int]]
+    ) -> dict[Place, RoutedRequest]:
+        """The requests at these offsets of these shards."""
+        stored: dict[Place, RoutedRequest] = {}
+        numbers = list(offsets)
+        for start in range(0, len(numbers), SHARDS_PER_READ):
+            chunk = numbers[start : start + SHARDS_PER_READ]
+            inputs = await self._payloads.get([input_key(nonce, number) for number in chunk])
+            for number, data in zip(chunk, inputs, strict=True):
+                if data is None:
+                    raise StorageUnavailable("a shard's input is not in storage")
+                requests = codec.decode(data)
+                for offset in offsets[number]:
+                    stored[Place(number, offset)] = RoutedRequest(model, json.dumps(requests[offset]))
+        return stored
+
+    async def _order(self, batch: BatchRecord) -> Runs:
+        if len(batch.models) == 1:
+            return [(0, batch.total)]
+        [data] = await self._payloads.get([order_key(batch.nonce)])
+        if data is None:
+            raise StorageUnavailable("the batch's order is not in storage")
+        return [(int(model), int(times)) for model, times in codec.decode(data)]
+
+
+class _Reader:
+    """Reads shards ahead, a few at a time and per model, and forgets those that were passed. Records are small, and a
+    shard that is not settled needs nothing else, so many of them are read at a time."""
+
+    def __init__(self, batches: Batches, payloads: Payloads, batch: BatchRecord) -> None:
+        self._batches = batches
+        self._payloads = payloads
+        self._batch = batch
+        self._held: dict[str, dict[int, Lines | None]] = {}
+        self._records: dict[str, tuple[range, dict[int, ShardRecord]]] = {}
+
+    async def shard(self, number: int) -> Lines | None:
+        """The lines of a shard of the plan, None where it is not settled; in part where it was split."""
+        plan = next(plan for plan in self._batch.models if plan.first <= number < plan.first + plan.shards)
+        held = self._held.get(plan.model, {})
+        if number not in held:
+            held = await self._read(plan, _ahead(plan, number, SHARDS_PER_READ))
+            self._held[plan.model] = held
+        return held[number]
+
+    async def _read(self, plan: ModelPlan, numbers: range) -> dict[int, Lines | None]:
+        records = await self._with_parts(await self._records_of(plan, numbers), numbers)
+        keys = {number: self._key(number, record) for number, record in records.items()}
+        wanted = [key for key in dict.fromkeys(keys.values()) if key is not None]
+        found = dict(zip(wanted, await self._payloads.get(wanted), strict=True))
+
+        def lines(number: int) -> Lines | None:
+            record, key = records[number], keys[number]
+            if record is not None and record.parts:
+                return [line for part in record.parts for line in lines(part) or _unsettled(records[part])]
+            return None if key is None else self._lines(plan.model, record, found[key])
+
+        return {number: lines(number) for number in numbers}
+
+    async def _with_parts(
+        self, records: Mapping[int, ShardRecord], numbers: Iterable[int]
+    ) -> dict[int, ShardRecord | None]:
+        """The records of these shards and of all that they were split into; None where nobody claimed one."""
+        found = {number: records.get(number) for number in numbers}
+        parts = _parts(found.values())
+        while parts:
+            split = await self._batches.shards(self._batch.id, parts)
+            if len(split) < len(parts):
+                raise StorageUnavailable("the batch went away while it was read")
+            found.update(split)
+            parts = _parts(split.values())
+        return found
+
+    async def _records_of(self, plan: ModelPlan, numbers: range) -> dict[int, ShardRecord]:
+        covered, records = self._records.get(plan.model, (range(0), {}))
+        if numbers[-1] not in covered:
+            covered = _ahead(plan, numbers[0], RECORDS_PER_READ)
+            records = await self._batches.shards(self._batch.id, covered)
+            self._records[plan.model] = covered, records
+        return records
+
+    def _key(self, number: int, record: ShardRecord | None) -> str | None:
+        """Where a shard's lines come from: its output, or its input where it has none; None before it is settled."""
+        nonce = self._batch.nonce
+        if record is None:
+            return input_key(nonce, number) if self._batch.stop else None
+        if record.state is not ShardState.SETTLED:
+            return None
+        if record.outcome:
+            return input_key(nonce, record.input_shard)
+        return output_key(nonce, number, record.epoch)
+
+    def _lines(self, model: str, record: ShardRecord | None, data: bytes | None) -> list[Line]:
+        if data is None:
+            raise StorageUnavailable("a shard's payload is not in storage")
+        if record is not None and not record.outcome:
+            output = ShardOutput.parse(data, record.requests)
+            if output is None:
+                raise StorageUnavailable("a shard's output in storage is broken")
+            return output.lines
+        outcome, message = (record.outcome, record.error) if record else (self._batch.stop, "")
+        requests = codec.decode(data)
+        if record is not None:
+            requests = requests[record.offset : record.offset + record.requests]
+        return [absent_line(request["custom_id"], model, outcome, message) for request in requests]
+
+
+def _parts(records: Iterable[ShardRecord | None]) -> list[int]:
+    return [part for record in records if record is not None for part in record.parts]
+
+
+def _unsettled(record: ShardRecord | None) -> Lines:
+    return [None] * (record.requests if record is not None else 0)
+
+
+def _failed(lines: Sequence[Line | None] | None) -> list[int]:
+    """At which places of a shard a request failed."""
+    return [offset for offset, line in enumerate(lines or []) if line and line["status"] in FAILED]
+
+
+def _ahead(plan: ModelPlan, number: int, count: int) -> range:
+    """Up to `count` shards of one model, from `number` on."""
+    return range(number, min(number + count, plan.first + plan.shards))

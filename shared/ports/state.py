@@ -1,0 +1,280 @@
+"""The state of all batches, as four small contracts: batches, the queue of shards, running shards, and repair.
+
+Every method is one atomic, idempotent step on the store (a resend after a lost reply answers the same, or what leads
+its caller to the same), raises StateUnavailable where the store did not answer, and changes nothing for a batch that is
+gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, Protocol
+
+from shared.core.lifecycle import ShardState
+from shared.core.sharding import ModelPlan
+from shared.core.shards import BatchRecord, ShardRecord
+
+
+@dataclass(frozen=True)
+class ShardRef:
+    """One shard of one batch."""
+
+    batch: str
+    shard: int
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """A RunPod endpoint that serves a model. `id` is the last part of `url`."""
+
+    id: str
+    url: str
+    model: str
+
+
+@dataclass(frozen=True)
+class NewBatch:
+    """A batch to commit; its payloads are stored under `nonce` already. One that retries another (`retry_of`) without a
+    key of its own is the only such retry of it; so is one without any key the only batch of the RunPod job `job`."""
+
+    id: str
+    stage: str
+    priority: str
+    weight: float
+    total: int
+    nonce: str
+    models: Sequence[ModelPlan]
+    expires_in_ms: int
+    retain_ms: int
+    idempotency_key: str | None = None
+    body_hash: str | None = None
+    retry_of: str | None = None
+    job: str | None = None
+
+
+@dataclass(frozen=True)
+class Committed:
+    """`existing`: the key already made batch `id` from the same body; `mismatch`: from another. `head` is a created
+    batch's member in its queues, for the first claim."""
+
+    verdict: Literal["created", "existing", "mismatch"]
+    id: str
+    head: str = ""
+
+
+@dataclass(frozen=True)
+class Lease:
+    endpoint: str
+    ref: ShardRef
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a sweep found to do. `hints` are raw webhook bodies; `models` have work to hand out and an endpoint that
+    takes it; `endpoints` are all that were ever used."""
+
+    hints: Sequence[str]
+    leases: Sequence[Lease]
+    expired: Sequence[str]
+    models: Sequence[str]
+    endpoints: Sequence[Endpoint]
+
+
+@dataclass(frozen=True)
+class Swept:
+    """`batch` is None where it is unknown or deleted; `work` is None where another sweep was just made."""
+
+    batch: BatchRecord | None
+    work: Work | None
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """`jobs` are (endpoint id, job id) that may still be queued at RunPod."""
+
+    verdict: Literal["stopped", "ended", "gone", "early"]
+    jobs: Sequence[tuple[str, str]]
+
+
+@dataclass(frozen=True)
+class Deletion:
+    """`epochs` gives the epoch of each shard that was handed out, `shards` how many there are in all."""
+
+    verdict: Literal["marked", "done", "open", "gone"]
+    nonce: str = ""
+    shards: int = 0
+    epochs: Mapping[int, int] = field(default_factory=dict)
+
+
+class Batches(Protocol):
+    async def find_key(self, idempotency_key: str, body_hash: str) -> Committed | None:
+        """The batch that the key made already, None where it is free."""
+
+    async def find_retry(self, batch_id: str) -> str | None:
+        """The batch that retries this one without a key of its own, None where there is none yet."""
+
+    async def commit(self, batch: NewBatch) -> Committed: ...
+
+    async def sweep(self, batch_id: str | None, *, force: bool = False) -> Swept:
+        """One round trip: a batch's record (where an id is given) and, at most once a second over all processes or
+        where `force` is set, the work that repair and feeding should do."""
+
+    async def stop(self, batch_id: str, reason: Literal["canceled", "expired"]) -> Stopped: ...
+
+    async def delete(self, batch_id: str, step: Literal["mark", "finish"]) -> Deletion: ...
+
+    async def listing(self, limit: int, after: str | None) -> tuple[list[BatchRecord], str | None]:
+        """Batches, newest first, and a token for the next page. Raises InvalidRequest for a bad token."""
+
+    async def shards(self, batch_id: str, numbers: Sequence[int]) -> dict[int, ShardRecord]:
+        """The records of those shards that were handed out."""
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A shard handed out for submission. `left_ms` until its batch expires. `alone`: nothing else may run in the
+    engine that runs it. `canary`: that engine must have answered a prompt that is known to be good."""
+
+    ref: ShardRef
+    attempt: int
+    requests: int
+    left_ms: int
+    alone: bool = False
+    canary: bool = False
+
+
+@dataclass(frozen=True)
+class Claimed:
+    """`heads` are the next members of the queue (opaque; hand them to the next claim); `room` is what the endpoint's
+    window still takes."""
+
+    claims: Sequence[Claim]
+    heads: Sequence[str]
+    room: int
+
+
+@dataclass(frozen=True)
+class Submitted:
+    ref: ShardRef
+    attempt: int
+    job: str
+
+
+class Queue(Protocol):
+    async def claim(self, endpoint: Endpoint, window: int, heads: Sequence[str]) -> Claimed:
+        """Up to 8 shards for `endpoint`, fair over batches. Only batches in `heads` are looked at: call again with
+        the heads of the answer until it gives neither."""
+
+    async def record(
+        self, endpoint: Endpoint, submitted: Sequence[Submitted], *, healthy: bool = True
+    ) -> None:
+        """`healthy`: the endpoint refused none beside them, so that its rest is over."""
+
+    async def rest(self, endpoint: Endpoint, retry_after_s: float | None) -> float:
+        """Rest an endpoint that refused a job; returns for how many seconds."""
+
+    async def publish_capacity(self, endpoint: Endpoint, concurrency: int) -> None:
+        """A worker says how many jobs it holds at a time: the window of its endpoint follows."""
+
+
+@dataclass(frozen=True)
+class Started:
+    """All but the verdict are set where it is "run". `head` is the batch's member in the queue, for the next claim. The
+    shard's requests begin at `offset` of the input of shard `root`: another one's where a shard was split. Its batch is
+    kept for `keep_ms` from now."""
+
+    verdict: Literal["run", "gone", "settled", "stale", "busy", "canceled", "expired", "errored"]
+    epoch: int = 0
+    nonce: str = ""
+    requests: int = 0
+    head: str = ""
+    root: int = 0
+    offset: int = 0
+    keep_ms: int = 0
+
+
+@dataclass(frozen=True)
+class Progress:
+    ref: ShardRef
+    epoch: int
+    succeeded: int
+    errored: int
+
+
+BeatVerdict = Literal["ok", "lost", "canceled", "expired"]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished shard: counts by outcome (they add up to its requests), usage and engine time."""
+
+    succeeded: int
+    errored: int
+    canceled: int
+    expired: int
+    input_tokens: int
+    output_tokens: int
+    gpu_ms: int
+
+
+class Runs(Protocol):
+    async def start(
+        self,
+        ref: ShardRef,
+        attempt: int,
+        job: str,
+        worker: str,
+        endpoint: Endpoint,
+        *,
+        proven: bool = False,
+    ) -> Started:
+        """`proven`: the worker's engine has just answered a canary."""
+
+    async def beat(self, endpoint: Endpoint, items: Sequence[Progress]) -> list[BeatVerdict]: ...
+
+    async def settle(
+        self, ref: ShardRef, epoch: int, endpoint: Endpoint, output_key: str, outcome: Outcome, inline: str
+    ) -> bool:
+        """True where this epoch's output stands; False where another settled first or the batch is gone. `inline` is
+        the stored form of a small output, empty where it was written before."""
+
+
+@dataclass(frozen=True)
+class Inspected:
+    """`now_ms` is Redis time; `shard` is None where the lease stands for nothing any more."""
+
+    shard: ShardRecord | None
+    nonce: str
+    now_ms: int
+
+
+RequeueVerdict = Literal["queued", "split", "errored", "canceled", "expired", "changed", "gone"]
+
+
+class Repairs(Protocol):
+    async def inspect(self, lease: Lease) -> Inspected: ...
+
+    async def renew(self, lease: Lease, after_ms: int) -> None: ...
+
+    async def drop(self, lease: Lease) -> None: ...
+
+    async def requeue(
+        self, ref: ShardRef, seen: ShardRecord, *, delay_ms: int, blame: bool, message: str
+    ) -> RequeueVerdict:
+        """Back to the retry list, if the record still is as `seen`. `blame`: its worker died, or its job ended
+        unstarted. A shard that died alone goes back as two halves; a single request settles as errored the last time.
+        """
+
+
+def claimed(ref: ShardRef, endpoint: Endpoint, attempt: int, requests: int) -> ShardRecord:
+    """What a freshly claimed shard looks like to its claimer: the `seen` of a refused submission."""
+    return ShardRecord(
+        number=ref.shard,
+        model=endpoint.model,
+        state=ShardState.CLAIMED,
+        attempt=attempt,
+        epoch=-1,
+        requests=requests,
+        endpoint=endpoint.id,
+    )
