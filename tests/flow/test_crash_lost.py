@@ -51,8 +51,11 @@ async def test_an_output_stored_by_a_worker_that_froze_is_adopted_though_the_fir
 async def test_a_shard_that_hangs_in_the_engine_runs_again_when_the_platform_stops_its_job(
     crash_cloud: FlowCloud, crash_client: BatchClient, crash_redis: Upstash
 ) -> None:
-    async with armed(crash_client, "hang_in_engine", "overrun_running_job"):
+    before = await count_fired(crash_client, "hang_in_engine")
+    async with armed(crash_client, "hang_in_engine"):
         batch_id = (await crash_client.call("create", stage="email", requests=ONE))["id"]
+        await struck(crash_client, "hang_in_engine", before)
+        assert await crash_client.control("/jobs/overrun", {"endpoint": "mistral"}) == {"overrun": 1}
         last = await finish(crash_client, batch_id, ONE)
     assert_finished_once(crash_cloud, batch_id)
     # Blame is for jobs that were stopped after ten minutes.

@@ -113,6 +113,11 @@ class LocalCloud:
         if not any(pool.signal(worker_id, number) for pool in self._pools.values()):
             raise KeyError(worker_id)
 
+    def overrun_jobs(self, endpoint: str) -> int:
+        """Ends an endpoint's running jobs as if their time were up, and gives their number; raises KeyError for an
+        unknown endpoint."""
+        return self.queue.endpoints[endpoint].overrun()
+
     async def release_webhooks(self) -> int:
         """Sends the webhooks that a fault held back, the last one first; the number of them."""
         return await self.queue.webhooks.release()

@@ -30,6 +30,9 @@ class Controlled(Protocol):
     def signal(self, worker_id: str, number: signal.Signals) -> None:
         """Raises KeyError for a worker that this cloud does not run."""
 
+    def overrun_jobs(self, endpoint: str) -> int:
+        """Raises KeyError for an unknown endpoint."""
+
     async def release_webhooks(self) -> int: ...
 
     async def stats(self) -> dict[str, object]: ...
@@ -47,6 +50,7 @@ class ControlServer:
                 web.get("/workers", self._workers),
                 web.post("/workers", self._scale),
                 web.post("/workers/{worker_id}/signal", self._signal),
+                web.post("/jobs/overrun", self._overrun_jobs),
                 web.post("/webhooks/release", self._release_webhooks),
                 web.get("/faults", self._list_faults),
                 web.post("/faults", self._set_faults),
@@ -92,6 +96,16 @@ class ControlServer:
         except KeyError:
             return reply({"error": f"no worker {worker_id!r} runs"}, status=404)
         return reply({})
+
+    async def _overrun_jobs(self, request: web.Request) -> web.StreamResponse:
+        endpoint = (await _object(request)).get("endpoint")
+        if not isinstance(endpoint, str):
+            raise ValueError('the body must be {"endpoint": name}')
+        try:
+            overrun = self._cloud.overrun_jobs(endpoint)
+        except KeyError as error:
+            raise ValueError(f"unknown endpoint {endpoint!r}") from error
+        return reply({"overrun": overrun})
 
     async def _release_webhooks(self, request: web.Request) -> web.StreamResponse:
         return reply({"released": await self._cloud.release_webhooks()})

@@ -283,6 +283,13 @@ class EndpointQueue:
         self._backlog.add(job, front=front)
         self._effects.append(JobsWaiting())
 
+    def overrun_running(self, now_s: float) -> int:
+        """Stops what runs, as if it had used up its executionTimeout; the number of jobs."""
+        running = [job for job in self._jobs.values() if job.state is JobState.IN_PROGRESS and not job.sync]
+        for job in running:
+            self._overrun(job, now_s)
+        return len(running)
+
     def has_waiting(self) -> bool:
         """Whether a take may find a job."""
         return bool(self._backlog)

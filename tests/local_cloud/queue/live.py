@@ -69,6 +69,12 @@ class LiveEndpoint:
         self._carry_out()
         return job
 
+    def overrun(self) -> int:
+        """Ends the running jobs as if their time were up; the number of them."""
+        overrun = self.core.overrun_running(self._clock())
+        self._carry_out()
+        return overrun
+
     def purge(self) -> int:
         removed = self.core.purge()
         self._carry_out()
