@@ -89,6 +89,20 @@ set_up_python() {
   fi
 }
 
+# The versions of the official Python SDK need different packages: each has a folder of its own.
+set_up_sdks() {
+  local lock folder
+  for lock in tests/sdk/anthropic-*.txt; do
+    folder=${lock##*/anthropic-}
+    folder=.venv/sdk/${folder%.txt}
+    cmp -s "$lock" "$folder/installed.txt" && continue
+    rm -rf "$folder"
+    step "set-up: ${lock##*/}" \
+      "$BIN/python" -m pip install --disable-pip-version-check --target "$folder" --requirement "$lock"
+    cp "$lock" "$folder/installed.txt"
+  done
+}
+
 # Everything that may be missing here is asked for first, and ends with VLLM_UNAVAILABLE.
 set_up_vllm() {
   local python exit_code=$VLLM_UNAVAILABLE
@@ -168,6 +182,7 @@ set_up_node() {
 
 run_tests() {
   set_up_python
+  set_up_sdks
   set_up_node
   if (($# == 0)); then
     run_checks
@@ -189,9 +204,11 @@ run_checks() {
   step "lint" "$BIN/ruff" check .
   step "types: shared, handlers (Python 3.10)" "$BIN/mypy"
   step "types: tests, deploy" "$BIN/mypy" --python-version 3.11 tests runpod
+  step "types: Python transport" "$BIN/mypy" "$ADAPTER/python"
   step "imports point one way" "$BIN/lint-imports" --no-cache
   step "nothing newer than Python 3.10" \
     "$BIN/vermin" -t=3.10- --violations --no-tips --eval-annotations shared handlers
+  step "Python transport: nothing newer than 3.9" "$BIN/vermin" -t=3.9- --violations --no-tips "$ADAPTER/python"
   step "shell scripts" "$BIN/shellcheck" build.sh .ci/run
   step "Dockerfiles" "$BIN/hadolint" handlers/*/Dockerfile
   step "adapter: types" in_adapter npm run typecheck

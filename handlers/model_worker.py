@@ -52,7 +52,7 @@ class Handler:
                 try:
                     if self.drain.begun:
                         raise WorkerLeaving("this worker is leaving; send the call again")
-                    async with aclosing(chunks(self._engine, job_input)) as answer:
+                    async with aclosing(chunks(self._engine, self._card, job_input)) as answer:
                         async for chunk in answer:
                             yield chunk
                 finally:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
-from pydantic import SecretStr
+from pydantic import SecretBytes, SecretStr
 
+from shared.core.callbacks import SECRET_MAX_BYTES, SECRET_MIN_BYTES, read_secrets
 from shared.core.cards import ModelCard
 from shared.core.routing import DEFAULT_STAGES
 from shared.core.structured import schema_fault
@@ -53,6 +54,8 @@ class Settings:
     redis_url: str
     redis_token: SecretStr
     webhook_token: SecretStr | None
+    callback_secrets: tuple[SecretBytes, ...]
+    callback_allow_private: bool
     s3: S3Config | None
     cards: Mapping[str, ModelCard]
     base_urls: Mapping[str, str]
@@ -140,6 +143,8 @@ def load_settings(env: Mapping[str, str], cards: Sequence[ModelCard]) -> Setting
         redis_url=read.url("UPSTASH_REDIS_REST_URL", read.require("UPSTASH_REDIS_REST_URL")),
         redis_token=SecretStr(read.require("UPSTASH_REDIS_REST_TOKEN")),
         webhook_token=SecretStr(token) if (token := read.get("WEBHOOK_TOKEN")) else None,
+        callback_secrets=_callback_secrets(read),
+        callback_allow_private=read.switch("CALLBACK_ALLOW_PRIVATE") or False,
         s3=_s3(read),
         cards={card.name: _tuned(read, card, concurrency) for card in cards},
         base_urls={card.name: _base_url(read, card) for card in cards},
@@ -169,12 +174,22 @@ def load_settings(env: Mapping[str, str], cards: Sequence[ModelCard]) -> Setting
     )
     if settings.beat_stale_s < 3 * settings.beat_s:
         read.faults.append("BEAT_STALE_S must be at least three times BEAT_S")
+    _check_aliases(read, settings.cards.values())
     ids = [url.rpartition("/")[2] for url in settings.base_urls.values() if url]
     if len(set(ids)) < len(ids):
         read.faults.append("every model needs an endpoint of its own: two base URLs end alike")
     if read.faults:
         raise ConfigError(read.faults)
     return settings
+
+
+def _callback_secrets(read: _Reader) -> tuple[SecretBytes, ...]:
+    try:
+        return tuple(SecretBytes(key) for key in read_secrets(read.get("CALLBACK_SECRET") or ""))
+    except ValueError:
+        sizes = f"{SECRET_MIN_BYTES} to {SECRET_MAX_BYTES} bytes in base64"
+        read.faults.append(f"CALLBACK_SECRET must be whsec_ and {sizes}; several, between spaces")
+        return ()
 
 
 def _s3(read: _Reader) -> S3Config | None:
@@ -199,8 +214,25 @@ def _tuned(read: _Reader, card: ModelCard, concurrency: int | None) -> ModelCard
         slots=read.count(f"{prefix}_SLOTS", card.slots),
         request_s=read.seconds(f"{prefix}_REQUEST_S", card.request_s),
         shard_requests=read.count(f"{prefix}_SHARD_REQUESTS", card.shard_requests),
+        aliases=_aliases(read, card),
         fixed_concurrency=concurrency,
     )
+
+
+def _aliases(read: _Reader, card: ModelCard) -> tuple[str, ...]:
+    """`<MODEL>_ALIASES`, names and patterns with commas between them, in the place of the card's own."""
+    text = read.get(f"{card.env_prefix}_ALIASES")
+    if text is None:
+        return card.aliases
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def _check_aliases(read: _Reader, cards: Iterable[ModelCard]) -> None:
+    models: dict[str, str] = {}
+    for card in cards:
+        for name in {card.name, *card.aliases}:
+            if (other := models.setdefault(name, card.name)) != card.name:
+                read.faults.append(f"{card.env_prefix}_ALIASES: {name!r} stands for {other} already")
 
 
 def _is_http(value: str) -> bool:

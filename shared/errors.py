@@ -11,6 +11,7 @@ ServiceError
 │   ├── StateUnavailable   503 Redis did not answer, or answered nonsense
 │   ├── StorageUnavailable 503 the object store did not answer
 │   ├── EndpointUnavailable 503 a RunPod endpoint refused or did not answer
+│   ├── EndpointTimeout    504 timeout_error
 │   └── WorkerLeaving      503 this worker ends; another one runs what it had in hand
 ├── EngineError            one request failed inside a model engine
 │   ├── RequestRejected    the request itself can't run; never retried
@@ -105,6 +106,13 @@ class EndpointUnavailable(PlatformError):
     def __init__(self, message: str, *, retry_after_s: float | None = None) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class EndpointTimeout(PlatformError):
+    """A job was not over in time."""
+
+    type = "timeout_error"
+    status_code = 504
 
 
 class WorkerLeaving(PlatformError):

@@ -7,16 +7,21 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from shared.adapters import keys
+from shared.adapters.callback_sender import CallbackSender
 from shared.adapters.payloads import TieredPayloads
 from shared.adapters.redis_batches import RedisBatches
+from shared.adapters.redis_callbacks import RedisCallbacks
 from shared.adapters.redis_monitor import RedisMonitor
 from shared.adapters.redis_shards import RedisQueue, RedisRepairs, RedisRuns, Timing
 from shared.adapters.runpod_api import RunpodApi
 from shared.adapters.s3 import S3
 from shared.adapters.upstash import Upstash
+from shared.anthropic.http import AnthropicApi
 from shared.config import Settings
+from shared.core.callbacks import CallbackRules
 from shared.core.repair import Patience
 from shared.core.routing import Router
+from shared.flow.callbacks import Callbacks
 from shared.flow.caretaker import Caretaker
 from shared.flow.feeder import Feeder
 from shared.flow.observe import Observer
@@ -46,18 +51,23 @@ class Service:
     repairs: RedisRepairs
     feeder: Feeder
     caretaker: Caretaker
+    callback_sender: CallbackSender
 
     def operations(self) -> Operations:
         settings, endpoints = self.settings, list(self.endpoints.values())
         router = Router(list(settings.cards.values()), settings.stages)
+        callbacks = CallbackRules(bool(settings.callback_secrets), settings.callback_allow_private)
         return Operations(
             self.batches,
             self.payloads,
-            Submitter(self.batches, self.payloads, router, self.limits, settings.stage_schemas),
+            Submitter(self.batches, self.payloads, router, self.limits, settings.stage_schemas, callbacks),
             Results(self.batches, self.payloads, settings.page_bytes),
             self.feeder,
             self.caretaker,
             Observer(RedisMonitor(self.redis, endpoints), self.payloads, self.runpod, endpoints),
+            lambda handle: (
+                AnthropicApi(handle, router, self.runpod, self.endpoints, self.limits.max_batch_bytes).handle
+            ),
         )
 
     def worker(self, model: str, engine: Engine, room: Room) -> Worker:
@@ -78,6 +88,7 @@ class Service:
     async def close(self) -> None:
         await self.redis.close()
         await self.runpod.close()
+        await self.callback_sender.close()
 
 
 def build_service(settings: Settings, clock_offset_ms: Callable[[], int] = lambda: 0) -> Service:
@@ -96,7 +107,10 @@ def build_service(settings: Settings, clock_offset_ms: Callable[[], int] = lambd
         stale_ms=_ms(settings.beat_stale_s),
         max_deaths=settings.max_deaths,
     )
-    batches = RedisBatches(redis, list(endpoints.values()), _ms(settings.tick_s))
+    signing_keys = [secret.get_secret_value() for secret in settings.callback_secrets]
+    sender = CallbackSender(allow_private=settings.callback_allow_private)
+    callbacks = Callbacks(RedisCallbacks(redis), sender, signing_keys)
+    batches = RedisBatches(redis, list(endpoints.values()), _ms(settings.tick_s), callbacks.room)
     queue, runs, repairs = RedisQueue(redis, timing), RedisRuns(redis, timing), RedisRepairs(redis, timing)
     feeder = Feeder(queue, repairs, runpod, endpoints, settings.cards, _webhook_url(settings))
     patience = Patience(
@@ -107,7 +121,7 @@ def build_service(settings: Settings, clock_offset_ms: Callable[[], int] = lambd
         storage_ms=10 * timing.stale_ms,
     )
     caretaker = Caretaker(
-        batches, repairs, runs, runpod, payloads, feeder, settings.cards, endpoints, patience
+        batches, repairs, runs, runpod, payloads, feeder, settings.cards, endpoints, patience, callbacks
     )
     limits = Limits(
         max_requests=settings.max_requests,
@@ -116,7 +130,19 @@ def build_service(settings: Settings, clock_offset_ms: Callable[[], int] = lambd
         retain_ms=_ms(settings.retain_s),
     )
     return Service(
-        settings, limits, endpoints, redis, runpod, payloads, batches, queue, runs, repairs, feeder, caretaker
+        settings,
+        limits,
+        endpoints,
+        redis,
+        runpod,
+        payloads,
+        batches,
+        queue,
+        runs,
+        repairs,
+        feeder,
+        caretaker,
+        sender,
     )
 
 

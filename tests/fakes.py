@@ -7,11 +7,13 @@ from collections.abc import AsyncGenerator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from shared.core.callbacks import Attempt
+from shared.core.content import text_of
 from shared.core.repair import JobState
 from shared.core.shards import ShardRecord
-from shared.errors import EndpointUnavailable, StateUnavailable, StorageUnavailable
+from shared.errors import EndpointUnavailable, ServiceError, StateUnavailable, StorageUnavailable
 from shared.ports.engine import Call, Completion, Prompt, Reply
-from shared.ports.jobs import JobPolicy
+from shared.ports.jobs import JobAnswer, JobPolicy
 from shared.ports.state import (
     BeatVerdict,
     Claimed,
@@ -25,6 +27,24 @@ from shared.ports.state import (
     Started,
     Submitted,
 )
+
+
+class FakeReceiver:
+    """A callbacks' sender that keeps what it is sent: (url, headers, body); `arrived` says that there is any. `answers`
+    are what it says, then success; `held` keeps it from answering until it is set."""
+
+    def __init__(self) -> None:
+        self.received: list[tuple[str, Mapping[str, str], str]] = []
+        self.answers: deque[Attempt] = deque()
+        self.arrived = asyncio.Event()
+        self.held = asyncio.Event()
+        self.held.set()
+
+    async def send(self, url: str, headers: Mapping[str, str], body: str) -> Attempt:
+        self.received.append((url, headers, body))
+        self.arrived.set()
+        await self.held.wait()
+        return self.answers.popleft() if self.answers else Attempt()
 
 
 class FakePayloads:
@@ -67,13 +87,16 @@ class SubmittedJob:
 
 @dataclass
 class FakeJobs:
-    """RunPod's queue as a list. `refusals` are used up by the next submissions; `states` says what /status says."""
+    """RunPod's queue as a list. `refusals` are used up by the next submissions; `states` says what /status says;
+    a call that waits is answered by the next of `answers`."""
 
     submitted: list[SubmittedJob] = field(default_factory=list)
     canceled: list[str] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     refusals: deque[EndpointUnavailable] = field(default_factory=deque)
     states: dict[str, JobState] = field(default_factory=dict)
+    called: list[tuple[Endpoint, Mapping[str, Any]]] = field(default_factory=list)
+    answers: deque[JobAnswer | ServiceError] = field(default_factory=deque)
 
     async def run(
         self, endpoint: Endpoint, job_input: Mapping[str, Any], webhook: str | None, policy: JobPolicy
@@ -92,6 +115,13 @@ class FakeJobs:
 
     async def health(self, endpoint: Endpoint) -> Mapping[str, Any]:
         return {"jobs": {"inQueue": len(self.submitted)}, "workers": {"idle": 1}}
+
+    async def ask(self, endpoint: Endpoint, job_input: Mapping[str, Any], wait_s: float) -> JobAnswer:
+        self.called.append((endpoint, job_input))
+        answer = self.answers.popleft()
+        if isinstance(answer, ServiceError):
+            raise answer
+        return answer
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,6 +147,7 @@ class ScriptedEngine:
         self.held: set[str] = set()
         self.release = asyncio.Event()
         self.prompts: list[str] = []
+        self.urgent: list[bool] = []
         self.aborted: list[str] = []
         self.calls: list[Call] = []
         self.replies: deque[ScriptedReply] = deque()
@@ -126,8 +157,9 @@ class ScriptedEngine:
         """There is nothing to load."""
 
     async def generate(self, prompt: Prompt) -> Completion:
-        text: str = prompt.params["messages"][-1]["content"]
+        text = text_of(prompt.params["messages"][-1]["content"])
         self.prompts.append(text)
+        self.urgent.append(prompt.urgent)
         if self.faults.get(text):
             raise self.faults[text].pop(0)
         if text in self.held:

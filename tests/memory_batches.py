@@ -3,7 +3,9 @@
 from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
+from shared.adapters.redis_batches import CALLBACK_LEASE_MS, CALLBACKS_PER_SWEEP
 from shared.adapters.redis_shards import Timing
+from shared.core.callbacks import Noted
 from shared.core.lifecycle import BatchPhase, ShardState
 from shared.core.shards import BatchRecord, ShardRecord
 from shared.ports.monitor import Breaker
@@ -88,8 +90,20 @@ class MemoryBatches:
         expired = sorted((due, id_) for id_, due in self._state.open.items() if due <= now_ms)
         models = {endpoint.model for endpoint in self._endpoints if self._feeds(endpoint, now_ms)}
         return Work(
-            hints, leases, [id_ for _, id_ in expired[:PER_SWEEP]], sorted(models), list(self._endpoints)
+            hints,
+            leases,
+            [id_ for _, id_ in expired[:PER_SWEEP]],
+            sorted(models),
+            list(self._endpoints),
+            self._take_callbacks(now_ms),
         )
+
+    def _take_callbacks(self, now_ms: int) -> list[str]:
+        """Nobody else is given them for a while."""
+        due = sorted((due, id_) for id_, due in self._state.callbacks.items() if due <= now_ms)
+        taken = [id_ for _, id_ in due[:CALLBACKS_PER_SWEEP]]
+        self._state.callbacks.update(dict.fromkeys(taken, now_ms + CALLBACK_LEASE_MS))
+        return taken
 
     def _feeds(self, endpoint: Endpoint, now_ms: int) -> bool:
         state = self._state
@@ -142,22 +156,30 @@ class MemoryBatches:
         if step == "finish":
             del state.batches[batch_id]
             state.listed.pop(batch_id, None)
-            state.notes[batch_id] = state.clock() + NOTE_MS
+            state.notes[batch_id] = state.clock() + NOTE_MS, batch.created_ms
             return Deletion("done")
         batch.deleted = True
+        state.callbacks.pop(batch_id, None)
         epochs = {shard.number: shard.epoch for shard in batch.shards if shard.handed_out}
         return Deletion("marked", batch.new.nonce, len(batch.shards), epochs)
 
-    async def listing(self, limit: int, after: str | None) -> tuple[list[BatchRecord], str | None]:
-        """Deleted batches leave their place on a page empty."""
-        newest = sorted(((at, id_) for id_, at in self._state.listed.items()), reverse=True)
-        if after:
-            at_ms, _, last = after.partition(":")
-            newest = [item for item in newest if item < (int(at_ms), last)]
-        page = newest[:limit]
-        found = [batch for _, id_ in page if (batch := self._state.find(id_))]
-        token = f"{page[-1][0]}:{page[-1][1]}" if len(newest) > limit else None
-        return [batch.record() for batch in found], token
+    async def listing(self, limit: int, token: str | None) -> tuple[list[BatchRecord], str | None]:
+        newer = token is not None and token.startswith("+")
+        all_of_them = sorted(((at, id_) for id_, at in self._state.listed.items()), reverse=not newer)
+        if token:
+            at_ms, _, last = token.removeprefix("+").partition(":")
+            place = (int(at_ms), last)
+            all_of_them = [item for item in all_of_them if (item > place if newer else item < place)]
+        found = [(item, batch) for item in all_of_them if (batch := self._state.find(item[1]))]
+        page = found[:limit]
+        records = [batch.record() for _, batch in page]
+        more = f"{'+' if newer else ''}{page[-1][0][0]}:{page[-1][0][1]}" if len(found) > limit else None
+        return records[::-1] if newer else records, more
+
+    async def place(self, batch_id: str, *, newer: bool) -> str | None:
+        _, noted_ms = self._state.notes.get(batch_id, (0, None))
+        at_ms = self._state.listed.get(batch_id, noted_ms)
+        return None if at_ms is None else f"{'+' if newer else ''}{at_ms}:{batch_id}"
 
     async def shards(self, batch_id: str, numbers: Sequence[int]) -> dict[int, ShardRecord]:
         found = {number: self._state.find_shard(ShardRef(batch_id, number)) for number in numbers}
@@ -170,6 +192,33 @@ def _shards(batch: NewBatch) -> list[MemoryShard]:
         for size, times in plan.sizes:
             shards += [MemoryShard(len(shards) + i, plan.model, size) for i in range(times)]
     return shards
+
+
+class MemoryCallbacks:
+    def __init__(self, state: MemoryState) -> None:
+        self._state = state
+
+    async def load(self, batch_id: str) -> BatchRecord | None:
+        batch = self._state.find(batch_id)
+        if batch is None or not batch.new.callback_url or batch.told[0] != "pending":
+            self._state.callbacks.pop(batch_id, None)
+            return None
+        return batch.record()
+
+    async def note(self, batch_id: str, number: int, noted: Noted) -> None:
+        batch = self._state.find(batch_id)
+        if batch is None:
+            self._state.callbacks.pop(batch_id, None)
+            return
+        known, attempts, _ = batch.told
+        if known == "delivered" or (noted.state != "delivered" and number <= attempts):
+            return
+        due_ms = self._state.clock() + noted.after_ms
+        state = "failed" if noted.state == "pending" and due_ms >= batch.keep_until_ms else noted.state
+        batch.told = (state, number, noted.fault)
+        self._state.callbacks.pop(batch_id, None)
+        if state == "pending":
+            self._state.callbacks[batch_id] = due_ms
 
 
 class MemoryStore:
@@ -188,6 +237,7 @@ class MemoryStore:
         self.queue = MemoryQueue(self.state)
         self.runs = MemoryRuns(self.state)
         self.repairs = MemoryRepairs(self.state)
+        self.callbacks = MemoryCallbacks(self.state)
         self._endpoints = endpoints
 
     async def breakers(self) -> Mapping[str, Breaker]:

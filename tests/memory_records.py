@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from shared.core.lifecycle import BatchPhase, ShardState
-from shared.core.shards import OUTCOMES, BatchRecord, ShardRecord
+from shared.core.shards import OUTCOMES, BatchRecord, CallbackRecord, ShardRecord
 from shared.ports.monitor import Breaker
 from shared.ports.state import NewBatch, Outcome, ShardRef
 
@@ -80,7 +80,7 @@ class MemoryShard:
 @dataclass
 class MemoryBatch:
     """`retries` are (shard, when it may go out again), the next first; `finishes` is each model's virtual time after
-    the last shard handed out."""
+    the last shard handed out; `told` is how far its callback has come: its state, attempts and fault."""
 
     new: NewBatch
     arrival: int
@@ -93,6 +93,7 @@ class MemoryBatch:
     stop_ms: int | None = None
     deleted: bool = False
     deaths: int = 0
+    told: tuple[str, int, str] = ("pending", 0, "")
     retries: dict[str, list[tuple[int, int]]] = field(default_factory=lambda: defaultdict(list))
     finishes: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
@@ -148,6 +149,7 @@ class MemoryBatch:
             attempts=sum(shard.attempt for shard in self.shards),
             splits=sum(shard.state is ShardState.SPLIT for shard in self.shards),
             models=tuple(sorted(self.new.models, key=lambda plan: plan.first)),
+            callback=CallbackRecord(self.new.callback_url, *self.told) if self.new.callback_url else None,
         )
 
 

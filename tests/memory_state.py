@@ -31,8 +31,10 @@ class MemoryState:
         self.batches: dict[str, MemoryBatch] = {}
         self.listed: dict[str, int] = {}
         self.open: dict[str, int] = {}
+        self.callbacks: dict[str, int] = {}
         self.keys: dict[str, tuple[str, str | None, int]] = {}
-        self.notes: dict[str, int] = {}
+        # Of a deleted batch: until when it is noted, and when it was made.
+        self.notes: dict[str, tuple[int, int]] = {}
         self.endpoints: dict[str, MemoryEndpoint] = defaultdict(MemoryEndpoint)
         self.queues: dict[str, dict[str, float]] = defaultdict(dict)
         self.delayed: dict[str, dict[str, int]] = defaultdict(dict)
@@ -43,7 +45,7 @@ class MemoryState:
         now_ms = self.clock()
         self.batches = {id_: batch for id_, batch in self.batches.items() if now_ms < batch.keep_until_ms}
         self.keys = {key: made for key, made in self.keys.items() if now_ms < made[2]}
-        self.notes = {id_: until for id_, until in self.notes.items() if now_ms < until}
+        self.notes = {id_: note for id_, note in self.notes.items() if now_ms < note[0]}
         for endpoint in self.endpoints.values():
             endpoint.forget(now_ms)
 
@@ -70,6 +72,8 @@ class MemoryState:
         if sum(batch.settled().values()) == batch.new.total:
             batch.phase, batch.ended_ms = BatchPhase.ENDED, self.clock()
             self.open.pop(batch.new.id, None)
+            if batch.new.callback_url:
+                self.callbacks[batch.new.id] = self.clock()
         return batch.phase is BatchPhase.ENDED
 
     def bury(self, batch: MemoryBatch, shard: MemoryShard, endpoint_id: str) -> Loss:

@@ -15,4 +15,5 @@ CARD = ModelCard(
     aliases=("llama", "llama-3-70b", "meta-llama/Meta-Llama-3-70B-Instruct", "claude-*"),
     env_prefix="LLAMA",
     stop_tokens=("<|eot_id|>",),
+    tool_parser="llama3_json",
 )

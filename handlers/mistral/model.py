@@ -20,4 +20,5 @@ CARD = ModelCard(
         "claude-3-5-haiku*",
     ),
     env_prefix="MISTRAL",
+    tool_parser="mistral",
 )

@@ -219,7 +219,8 @@ function shaped<T>(
   throw errorOfNonsense(operation, `the answer has no usable "${field}"`);
 }
 
-function checkedUrl(baseUrl: string): string {
+/** The URL without a slash at its end. Throws ConfigurationError. */
+export function checkedUrl(baseUrl: string): string {
   let url: URL;
   try {
     url = new URL(baseUrl);
@@ -232,9 +233,10 @@ function checkedUrl(baseUrl: string): string {
   return baseUrl.trim().replace(/\/+$/, '');
 }
 
-// A key with a line break in it makes fetch throw an error that quotes the whole header: refuse it here, unquoted.
-function checkedKey(apiKey: string): string {
+/** The key, trimmed. Throws ConfigurationError. */
+export function checkedKey(apiKey: string): string {
   const key = apiKey.trim();
+  // A key with a line break in it makes fetch throw an error that quotes the whole header: refuse it here, unquoted.
   if (/^[\x21-\x7e]+$/.test(key)) return key;
   throw new ConfigurationError('The API key is empty or has characters that no key has', 'apiKey');
 }

@@ -12,6 +12,7 @@
 // ├── ConflictError               409: the batch's state, or its idempotency key, forbids it
 // ├── RateLimitError              429, after all retries
 // ├── ServerError                 5xx or a nonsense answer, after all retries
+// ├── SignatureError              a callback that the service did not send, or not now
 // ├── ConnectionError             no answer at all, after all retries
 // │   └── RequestTimeoutError     none in time
 // └── WaitTimeoutError            waitForBatch's limit; the batch itself goes on
@@ -194,6 +195,19 @@ export class RequestTimeoutError extends ConnectionError {
   }
 }
 
+/** A callback was not sent by the service, was changed on its way, or is an old one. */
+export class SignatureError extends LlmBatchError {
+  declare readonly name: 'SignatureError';
+
+  static {
+    brand(SignatureError, 'SignatureError');
+  }
+
+  constructor(message: string) {
+    super(message, { type: 'signature_error' });
+  }
+}
+
 /** `waitForBatch` reached its limit. The batch goes on: wait again. */
 export class WaitTimeoutError extends LlmBatchError {
   declare readonly name: 'WaitTimeoutError';
@@ -221,6 +235,7 @@ export const isRateLimitError = guard<RateLimitError>('RateLimitError');
 export const isServerError = guard<ServerError>('ServerError');
 export const isConnectionError = guard<ConnectionError>('ConnectionError');
 export const isRequestTimeoutError = guard<RequestTimeoutError>('RequestTimeoutError');
+export const isSignatureError = guard<SignatureError>('SignatureError');
 export const isWaitTimeoutError = guard<WaitTimeoutError>('WaitTimeoutError');
 
 /** Whether the same call may work later. */

@@ -1,5 +1,11 @@
 // The package's root: exports only.
 
+export {
+  type CallbackEvent,
+  type CallbackHeaders,
+  type VerifyCallbackOptions,
+  verifyCallback,
+} from './callback.js';
 export { LlmBatchClient } from './client.js';
 export type { Clock } from './clock.js';
 export {
@@ -24,6 +30,7 @@ export {
   isRequestTimeoutError,
   isRequestTooLargeError,
   isServerError,
+  isSignatureError,
   isWaitTimeoutError,
   LlmBatchError,
   NotFoundError,
@@ -32,6 +39,7 @@ export {
   RequestTimeoutError,
   RequestTooLargeError,
   ServerError,
+  SignatureError,
   WaitTimeoutError,
 } from './errors.js';
 export {
@@ -47,6 +55,7 @@ export {
   streamBatchResults,
   waitForBatch,
 } from './llmAdapter.js';
+export { type RunpodFetchOptions, runpodFetch } from './runpodFetch.js';
 export type {
   BatchCounts,
   BatchError,

@@ -13,13 +13,78 @@ export type ModelHint = 'mistral' | 'llama-70b';
 /** Weight in the fair queue: a batch of a higher priority gets a larger share of the workers. */
 export type Priority = 'low' | 'normal' | 'high';
 
+/** A piece of text. */
+export interface TextBlock {
+  /** Always `text`. */
+  type: 'text';
+  /** The text. */
+  text: string;
+}
+
+/** A model's call of a tool. */
+export interface ToolUseBlock {
+  /** Always `tool_use`. */
+  type: 'tool_use';
+  /** The call's name, for its result. */
+  id: string;
+  /** The tool's name. */
+  name: string;
+  /** What the tool is called with. */
+  input: Record<string, unknown>;
+}
+
+/** What a tool answered; stands before any text of its message, which follows that of the call. */
+export interface ToolResultBlock {
+  /** Always `tool_result`. */
+  type: 'tool_result';
+  /** The `id` of the call. */
+  tool_use_id: string;
+  /** The answer. */
+  content?: string | TextBlock[] | null;
+  /** True if the tool failed. */
+  is_error?: boolean | null;
+}
+
 /** One turn of the conversation. */
 export interface BatchMessage {
   /** Who speaks. */
   role: 'user' | 'assistant';
-  /** What is said; never empty. */
-  content: string;
+  /** What is said; never empty. Calls are the assistant's, results the user's. */
+  content: string | (TextBlock | ToolUseBlock | ToolResultBlock)[];
 }
+
+/** A tool that the model may call and the caller runs. */
+export interface Tool {
+  /** 1 to 128 letters, digits, underscores and hyphens. */
+  name: string;
+  /** What it does, for the model. */
+  description?: string;
+  /** The JSON Schema of its input. */
+  input_schema: object;
+  /** Makes an answer whose input does not fit the schema `errored`. Default false. */
+  strict?: boolean | null;
+}
+
+/** Whether the model may (`auto`), must (`any`, `tool`) or must not (`none`) call a tool. */
+export type ToolChoice =
+  | {
+      /** Whether it calls, and which, is up to the model; or that it must call some tool. */
+      type: 'auto' | 'any';
+      /** True for one call at most. */
+      disable_parallel_tool_use?: boolean;
+    }
+  | {
+      /** It must call one tool. */
+      type: 'tool';
+      /** That tool's name. */
+      name: string;
+      /** Changes nothing: it is one call. */
+      disable_parallel_tool_use?: boolean;
+    }
+  | {
+      /** It calls none. */
+      type: 'none';
+    };
 
 /** What an answer must be, in OpenAI's shape. An answer that is not so is `errored` with the type `model_error`. */
 export type ResponseFormat =
@@ -50,13 +115,17 @@ export type ResponseFormat =
 /** The parameters of one request. Fields not named here are kept and handed to the engine. */
 export interface BatchParams {
   /** Instructions that stand above the conversation; may be absent. */
-  system?: string;
+  system?: string | TextBlock[];
   /** The conversation; at least one message. */
   messages: BatchMessage[];
   /** The most tokens to generate, from 1 to the model's limit. Default 2048. */
   max_tokens?: number;
   /** Sampling temperature, 0 to 2. Default 0.2. */
   temperature?: number;
+  /** The tools on offer. */
+  tools?: Tool[] | null;
+  /** Whether one of them must be called. Default `{ type: 'auto' }`. */
+  tool_choice?: ToolChoice | null;
   /** Asks for JSON. Without it the stage's own schema holds, if the service has one. */
   response_format?: ResponseFormat | null;
   /** `retry` asks up to twice more, with other seeds, where the answer is not as asked. Default `error`. */
@@ -157,23 +226,36 @@ export interface BatchStatus {
   cancel_requested_at?: string | null;
   /** The batch whose failed requests it runs again; null if it is no retry. */
   retry_of?: string | null;
+  /** How far the telling of its end has come; null if it was created without a `callbackUrl`. */
+  callback?: CallbackStatus | null;
+}
+
+/** How far the call to a batch's `callbackUrl` has come. */
+export interface CallbackStatus {
+  /** The host that is called; the rest of the URL may hold a token and is not shown. */
+  host: string;
+  /** `pending` until the receiver took the event; `failed` after the last attempt. */
+  state: 'pending' | 'delivered' | 'failed';
+  /** How often it was tried. */
+  attempts: number;
+  /** Why the last attempt failed; null if it did not. */
+  error: string | null;
 }
 
 /** How one request ended. */
 export type ResultStatus = 'succeeded' | 'errored' | 'canceled' | 'expired';
 
-/** A piece of generated text. */
-export interface TextBlock {
-  /** Always `text`. */
-  type: 'text';
-  /** The text. */
-  text: string;
-}
+/** A block of an answer. */
+export type ContentBlock = TextBlock | ToolUseBlock;
 
 /** What the model answered. */
 export interface BatchResultMessage {
-  /** The text, as one block. */
+  /** The text, as one block. With tools on offer there may be calls behind it or in its place: take it as `ContentBlock[]` then. */
   content: [TextBlock, ...TextBlock[]];
+  /** Why the answer ends where it does; absent from batches that ran before the service said so. */
+  stop_reason?: 'end_turn' | 'max_tokens' | 'stop_sequence' | 'tool_use';
+  /** The stop sequence that was met; null if none was. */
+  stop_sequence?: string | null;
 }
 
 /** Why a request has no answer. */

@@ -3,6 +3,7 @@ import { EndpointNotFoundError, errorClassFor, type LlmBatchError, ServerError }
 
 /** The operations of the batch handler that the adapter uses. */
 export type Operation =
+  | 'http'
   | 'create'
   | 'status'
   | 'results'
@@ -15,6 +16,7 @@ export type Operation =
 
 /** How the message of a failed operation begins. Callers match these words. */
 export const FAILURE_PREFIX: Readonly<Record<Operation, string>> = {
+  http: 'Failed to call the service',
   create: 'Failed to create batch',
   status: 'Failed to get batch status',
   results: 'Failed to get batch results',

@@ -7,6 +7,7 @@ BATCHES = "batches"
 SEQ = "seq"
 TICK = "tick"
 ENDPOINTS = "endpoints"
+CALLBACKS = "callbacks"
 METRICS_BATCHES = "metrics:batches"
 INBOXES = tuple(f"inbox:{number}" for number in range(8))
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from shared.adapters import keys
+from shared.adapters.redis_listing import find_place, list_batches
 from shared.adapters.upstash import Upstash
 from shared.core.shards import BatchRecord, ShardRecord
-from shared.errors import InvalidRequest
 from shared.ports.state import (
     Committed,
     Deletion,
@@ -27,18 +27,28 @@ from shared.ports.state import (
 
 HINTS_PER_INBOX = 16
 LEASES_PER_ENDPOINT = 8
-TIES_PER_PAGE = 64
+CALLBACKS_PER_SWEEP = 8
+# Longer than an attempt takes, and what a lost one waits.
+CALLBACK_LEASE_MS = 60_000
 
 
 class RedisBatches:
     """`endpoints` are the configured ones; those that other deployments of this state ever used are learned from
-    every sweep, so that no lease is forgotten after a change of configuration."""
+    every sweep, so that no lease is forgotten after a change of configuration. `callback_room`: how many
+    callbacks this process can deliver now."""
 
-    def __init__(self, redis: Upstash, endpoints: Sequence[Endpoint], tick_ms: int) -> None:
+    def __init__(
+        self,
+        redis: Upstash,
+        endpoints: Sequence[Endpoint],
+        tick_ms: int,
+        callback_room: Callable[[], int] = lambda: CALLBACKS_PER_SWEEP,
+    ) -> None:
         self._redis = redis
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints}
         self._models = sorted({endpoint.model for endpoint in endpoints})
         self._tick_ms = tick_ms
+        self._callback_room = callback_room
         self._origins = {_origin(endpoint) for endpoint in endpoints}
 
     async def find_key(self, idempotency_key: str, body_hash: str) -> Committed | None:
@@ -69,6 +79,7 @@ class RedisBatches:
                 "nonce": batch.nonce,
                 "shards": sum(plan.shards for plan in batch.models),
                 "retry_of": batch.retry_of or "",
+                **({"callback_url": batch.callback_url} if batch.callback_url else {}),
             },
             "plans": {plan.model: json.dumps(asdict(plan)) for plan in batch.models},
             "models": names,
@@ -80,7 +91,7 @@ class RedisBatches:
 
     async def sweep(self, batch_id: str | None, *, force: bool = False) -> Swept:
         own = keys.batch(batch_id) if batch_id else keys.TICK
-        declared = [own, keys.TICK, keys.OPEN, keys.ENDPOINTS, *keys.INBOXES]
+        declared = [own, keys.TICK, keys.OPEN, keys.ENDPOINTS, keys.CALLBACKS, *keys.INBOXES]
         for endpoint in self._endpoints:
             declared += [keys.waiting(endpoint), keys.running(endpoint), keys.rest(endpoint)]
         for model in self._models:
@@ -91,6 +102,8 @@ class RedisBatches:
             "force": force,
             "hints": HINTS_PER_INBOX,
             "leases": LEASES_PER_ENDPOINT,
+            "callbacks": min(CALLBACKS_PER_SWEEP, self._callback_room()),
+            "callback_lease_ms": CALLBACK_LEASE_MS,
             "endpoints": [asdict(endpoint) for endpoint in self._endpoints.values()],
             "models": self._models,
         }
@@ -110,11 +123,18 @@ class RedisBatches:
             leases=leases,
             expired=raw["expired"] or [],
             models=raw["models"] or [],
+            callbacks=raw["callbacks"] or [],
             endpoints=list(self._endpoints.values()),
         )
 
     async def stop(self, batch_id: str, reason: Literal["canceled", "expired"]) -> Stopped:
-        declared = [keys.batch(batch_id), keys.shards(batch_id), keys.OPEN, keys.METRICS_BATCHES]
+        declared = [
+            keys.batch(batch_id),
+            keys.shards(batch_id),
+            keys.OPEN,
+            keys.METRICS_BATCHES,
+            keys.CALLBACKS,
+        ]
         # A batch may need a model that this deployment does not serve any more.
         models = sorted({*self._models, *(endpoint.model for endpoint in self._endpoints.values())})
         for model in models:
@@ -133,30 +153,22 @@ class RedisBatches:
         return Stopped(answer["verdict"], jobs)
 
     async def delete(self, batch_id: str, step: Literal["mark", "finish"]) -> Deletion:
-        declared = [keys.batch(batch_id), keys.shards(batch_id), keys.BATCHES, keys.deleted(batch_id)]
+        declared = [
+            keys.batch(batch_id),
+            keys.shards(batch_id),
+            keys.BATCHES,
+            keys.deleted(batch_id),
+            keys.CALLBACKS,
+        ]
         answer = await self._redis.run("delete", declared, {"id": batch_id, "step": step})
         epochs = {int(shard): int(epoch) for shard, epoch in (answer.get("epochs") or {}).items()}
         return Deletion(answer["verdict"], answer.get("nonce", ""), int(answer.get("shards", 0)), epochs)
 
-    async def listing(self, limit: int, after: str | None) -> tuple[list[BatchRecord], str | None]:
-        score, last_id = _parse_token(after) if after else ("+inf", "")
-        window = limit + 1 + (TIES_PER_PAGE if after else 0)
-        # The client turns the reply into (member, score) pairs by itself.
-        pairs: list[tuple[str, float]] = await self._redis.execute(
-            "ZRANGE", keys.BATCHES, score, "-inf", "BYSCORE", "REV", "LIMIT", 0, window, "WITHSCORES"
-        )
-        if after:
-            # Same millisecond: members come in reverse order, so those up to the last one shown are skipped.
-            pairs = [(id_, at) for id_, at in pairs if at < float(score) or id_ < last_id]
-        page = pairs[:limit]
-        raws = await self._redis.pipeline([["HGETALL", keys.batch(id_)] for id_, _ in page])
-        records = [
-            BatchRecord.parse(id_, raw)
-            for (id_, _), raw in zip(page, raws, strict=True)
-            if raw and "deleted" not in raw
-        ]
-        token = f"{int(page[-1][1])}:{page[-1][0]}" if len(pairs) > limit else None
-        return records, token
+    async def listing(self, limit: int, token: str | None) -> tuple[list[BatchRecord], str | None]:
+        return await list_batches(self._redis, limit, token)
+
+    async def place(self, batch_id: str, *, newer: bool) -> str | None:
+        return await find_place(self._redis, batch_id, newer=newer)
 
     async def shards(self, batch_id: str, numbers: Sequence[int]) -> dict[int, ShardRecord]:
         if not numbers:
@@ -186,10 +198,3 @@ def _origin(endpoint: Endpoint) -> tuple[str, str]:
 def parse_lease(endpoint: str, text: str) -> Lease:
     batch_id, _, shard = text.rpartition(":")
     return Lease(endpoint, ShardRef(batch_id, int(shard)))
-
-
-def _parse_token(token: str) -> tuple[str, str]:
-    score, _, batch_id = token.partition(":")
-    if not score.isdecimal() or not score.isascii() or not batch_id:
-        raise InvalidRequest("page: not a token that a list gave", param="page")
-    return score, batch_id

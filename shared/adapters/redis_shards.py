@@ -57,6 +57,7 @@ def _loss_keys(ref: ShardRef, endpoint: str, model: str) -> list[str]:
         keys.rest(endpoint),
         keys.deaths(endpoint),
         keys.proof(endpoint),
+        keys.CALLBACKS,
     ]
 
 
@@ -196,6 +197,7 @@ class RedisRuns:
             keys.rest(endpoint.id),
             keys.deaths(endpoint.id),
             keys.proof(endpoint.id),
+            keys.CALLBACKS,
         ]
         numbers = asdict(outcome)
         counts = {name: numbers.pop(name) for name in ("succeeded", "errored", "canceled", "expired")}

@@ -1,23 +1,28 @@
-"""RunPod's REST API of a queue endpoint (https://docs.runpod.io/serverless/endpoints): the four calls we make."""
+"""RunPod's REST API of a queue endpoint (https://docs.runpod.io/serverless/endpoints): the calls we make."""
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
-from time import time
+from time import monotonic, time
 from typing import Any
 
 import httpx
 from pydantic import SecretStr
 
 from shared.core.repair import JobState
-from shared.errors import EndpointUnavailable, PlatformError
-from shared.ports.jobs import JobPolicy
+from shared.errors import EndpointTimeout, EndpointUnavailable, PlatformError
+from shared.ports.jobs import JobAnswer, JobPolicy
 from shared.ports.state import Endpoint
 
 TIMEOUT = httpx.Timeout(15.0, connect=5.0)
 MAX_CONNECTIONS = 32
+# So long RunPod holds a call of /runsync. Its edge cuts at about 100 s, and then the job's id is lost.
+HOLD_S = 60.0
+HOLD_TIMEOUT = httpx.Timeout(HOLD_S + 20.0, connect=5.0)
+POLL_S = 1.0
 # Beyond this a wish says nothing more (and 400 digits would be infinite).
 RETRY_AFTER_CAP_S = 3600.0
 
@@ -33,14 +38,15 @@ _STATES = {
 
 
 class RunpodApi:
-    """One HTTP client per process. Nothing here retries: a refused shard goes back to its queue, which does."""
+    """Two HTTP clients per process, so that calls that are held keep no other from its connection. Nothing here
+    retries: a refused shard goes back to its queue, and whoever asked may ask again."""
 
     def __init__(self, api_key: SecretStr) -> None:
-        self._client = httpx.AsyncClient(
-            timeout=TIMEOUT,
-            limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
-            headers={"Authorization": f"Bearer {api_key.get_secret_value()}"},
-        )
+        headers = {"Authorization": f"Bearer {api_key.get_secret_value()}"}
+        limits = httpx.Limits(max_connections=MAX_CONNECTIONS)
+        context = httpx.create_ssl_context()
+        self._client = httpx.AsyncClient(timeout=TIMEOUT, limits=limits, headers=headers, verify=context)
+        self._held = httpx.AsyncClient(timeout=HOLD_TIMEOUT, limits=limits, headers=headers, verify=context)
 
     async def run(
         self, endpoint: Endpoint, job_input: Mapping[str, Any], webhook: str | None, policy: JobPolicy
@@ -86,17 +92,74 @@ class RunpodApi:
             raise EndpointUnavailable(f"{endpoint.id} answered /health with {answer.status_code}")
         return _object(answer)
 
+    async def ask(self, endpoint: Endpoint, job_input: Mapping[str, Any], wait_s: float) -> JobAnswer:
+        end_s = monotonic() + wait_s
+        # RunPod drops the job when nobody waits for it any more, also where we can't say so.
+        limit_ms = round(1000 * wait_s)
+        body = {"input": job_input, "policy": {"executionTimeout": limit_ms, "ttl": limit_ms}}
+        path = f"runsync?wait={round(1000 * min(wait_s, HOLD_S))}"
+        answer = await self._send("POST", endpoint, path, self._held, json=body)
+        if answer.status_code != httpx.codes.OK:
+            text = f"{endpoint.id} answered /runsync with {answer.status_code}"
+            raise EndpointUnavailable(text, retry_after_s=_retry_after_s(answer))
+        said = _object(answer)
+        job = said.get("id")
+        if not isinstance(job, str) or not job:
+            raise EndpointUnavailable(f"{endpoint.id} answered /runsync without a job id")
+        try:
+            while (ended := _ended(endpoint, said)) is None:
+                if monotonic() >= end_s:
+                    raise EndpointTimeout(f"{endpoint.id} did not answer within {wait_s:g} s")
+                await asyncio.sleep(POLL_S)
+                said = await self._look(endpoint, job)
+        except (EndpointTimeout, asyncio.CancelledError):
+            await self.cancel(endpoint, job)
+            raise
+        return ended
+
+    async def _look(self, endpoint: Endpoint, job: str) -> Mapping[str, Any]:
+        """What RunPod says of a job; nothing where it gives no usable answer. Raises EndpointUnavailable where it knows
+        none."""
+        try:
+            answer = await self._send("GET", endpoint, f"status/{job}")
+        except EndpointUnavailable:
+            return {}
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise EndpointUnavailable(f"{endpoint.id} lost the job")
+        return _object(answer) if answer.status_code == httpx.codes.OK else {}
+
     async def close(self) -> None:
         await self._client.aclose()
+        await self._held.aclose()
 
-    async def _send(self, method: str, endpoint: Endpoint, path: str, **kwargs: Any) -> httpx.Response:
+    async def _send(
+        self,
+        method: str,
+        endpoint: Endpoint,
+        path: str,
+        client: httpx.AsyncClient | None = None,
+        **kwargs: Any,
+    ) -> httpx.Response:
         try:
-            return await self._client.request(method, f"{endpoint.url}/{path}", **kwargs)
+            return await (client or self._client).request(method, f"{endpoint.url}/{path}", **kwargs)
         except httpx.HTTPError as error:
-            operation = path.partition("/")[0]
+            operation = path.partition("/")[0].partition("?")[0]
             raise EndpointUnavailable(
                 f"{endpoint.id} did not answer /{operation}: {type(error).__name__}"
             ) from None
+
+
+def _ended(endpoint: Endpoint, said: Mapping[str, Any]) -> JobAnswer | None:
+    """How a job ended, None while it goes on. Raises EndpointTimeout."""
+    status = str(said.get("status"))
+    if status == "TIMED_OUT":
+        raise EndpointTimeout(f"{endpoint.id} was given too little time for the job")
+    state = _STATES.get(status)
+    if state is JobState.COMPLETED:
+        return JobAnswer(output=said.get("output"))
+    if state is JobState.FAILED:
+        return JobAnswer(error=str(said.get("error") or status))
+    return None
 
 
 def _type_of(error: Any) -> str | None:

@@ -20,7 +20,8 @@ class ModelCard:
     `request_max_s` the longest; `shard_requests`: most requests in one shard; `aliases`: names in a request's
     `model`; `env_prefix`: how its environment variables begin. `request_tokens`: prompt and answer of a typical
     request, for what fits into the KV cache that an engine reports; `stop_tokens`: end a turn, besides those that the
-    model's own files name; `fixed_concurrency`: jobs that a worker holds at a time, where a deployment says so.
+    model's own files name; `fixed_concurrency`: jobs that a worker holds at a time, where a deployment says so;
+    `tool_parser`: vLLM's name for how the model writes calls of tools.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ModelCard:
     gpu_memory_utilization: float = 0.9
     stop_tokens: tuple[str, ...] = ()
     fixed_concurrency: int | None = None
+    tool_parser: str = ""
 
     def shard_size(self, requests: int) -> int:
         """Requests per shard for a batch that has `requests` for this model.

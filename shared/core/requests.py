@@ -23,6 +23,10 @@ from pydantic import (
 )
 
 from shared.core.bounds import check_bounds, field_path
+from shared.core.content import TAGS as CONTENT_TAGS
+from shared.core.content import Content, System, Text
+from shared.core.tools import TAGS as TOOL_TAGS
+from shared.core.tools import AnyTools, ToolChoice
 from shared.errors import InvalidRequest, NotFound
 
 CUSTOM_ID_MAX_CHARS = 256
@@ -33,9 +37,9 @@ CALL_MAX_BYTES = 1024 * 1024
 # A job's ttl follows its batch's expiry; for none of RunPod's limits is more than 7 days documented.
 EXPIRES_IN_MIN_S, EXPIRES_IN_MAX_S = 10, 7 * 24 * 3600
 
-Text = Annotated[str, Field(min_length=1)]
 BATCH_ID = re.compile(r"batch_[0-9a-f]{24}")
 AnyId = Annotated[str, Field(min_length=1, max_length=256)]
+UNION_TAGS = CONTENT_TAGS | TOOL_TAGS
 # An engine compares each with every token of an answer.
 StopSequences = Annotated[list[Text], Field(max_length=16)]
 PageToken = Annotated[str, Field(min_length=1, max_length=4096)]
@@ -48,7 +52,7 @@ class Wire(BaseModel):
 
 class Message(Wire):
     role: Literal["user", "assistant"]
-    content: Text
+    content: Content
 
 
 class JsonSchema(Wire):
@@ -83,7 +87,9 @@ class Params(Wire):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     messages: Annotated[list[Message], Field(min_length=1), FailFast()]
-    system: str | None = None
+    system: System | None = None
+    tools: AnyTools | None = None
+    tool_choice: ToolChoice | None = None
     model: Text | None = None
     max_tokens: Annotated[int, Field(ge=1)] = DEFAULT_MAX_TOKENS
     temperature: Annotated[float, Field(ge=0, le=2, allow_inf_nan=False)] = DEFAULT_TEMPERATURE
@@ -110,6 +116,14 @@ class Metadata(Wire):
     model_config = ConfigDict(strict=True, extra="allow", frozen=True)
 
     model_hint: Text | None = None
+    stage: Text | None = None
+
+
+class Refusal(Wire):
+    """Why a request can't run, found before it was stored: its line is this error, and no engine sees it."""
+
+    type: Text
+    message: Annotated[str, Field(max_length=4096)]
 
 
 class Request(Wire):
@@ -120,6 +134,7 @@ class Request(Wire):
     custom_id: Annotated[str, Field(min_length=1, max_length=CUSTOM_ID_MAX_CHARS)]
     params: Params
     metadata: Metadata | None = None
+    refusal: Refusal | None = None
 
 
 class CreateInput(Wire):
@@ -129,6 +144,7 @@ class CreateInput(Wire):
     idempotency_key: IdempotencyKey | None = None
     priority: Literal["low", "normal", "high"] = "normal"
     expires_in_s: Annotated[int | None, Field(ge=EXPIRES_IN_MIN_S, le=EXPIRES_IN_MAX_S)] = None
+    callback_url: Text | None = None
 
 
 class BatchInput(Wire):
@@ -155,6 +171,8 @@ class ListInput(Wire):
     operation: Literal["list"]
     limit: Annotated[int, Field(ge=1, le=1000)] = 20
     page: PageToken | None = None
+    after_id: AnyId | None = None
+    before_id: AnyId | None = None
 
 
 class WebhookInput(Wire):
@@ -180,7 +198,7 @@ def parse(model: type[Model], payload: dict[str, Any], max_bytes: int = CALL_MAX
         return model.model_validate(payload)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        path = field_path(first["loc"])
+        path = field_path([part for part in first["loc"] if part not in UNION_TAGS])
         text = _plain(first["type"], first["msg"], first.get("ctx", {}))
         more = error.error_count() - 1
         also = f" ({more} more fault{'s' if more > 1 else ''} beside it)" if more else ""

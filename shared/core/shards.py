@@ -74,6 +74,17 @@ class ShardRecord:
 
 
 @dataclass(frozen=True)
+class CallbackRecord:
+    """Where a batch's end is told, and how far that has come. `attempts` are those that something is known of, `fault`
+    says what the latest one met."""
+
+    url: str = field(repr=False)
+    state: str = "pending"
+    attempts: int = 0
+    fault: str = ""
+
+
+@dataclass(frozen=True)
 class BatchRecord:
     """A batch as stored. `settled` are final counts, `live` those of running epochs beside them. It runs the failed
     requests of `retry_of` again, where that is set."""
@@ -101,6 +112,7 @@ class BatchRecord:
     splits: int
     models: tuple[ModelPlan, ...] = field(default=())
     retry_of: str = ""
+    callback: CallbackRecord | None = None
 
     @staticmethod
     def parse(batch_id: str, raw: Mapping[str, str]) -> BatchRecord:
@@ -132,7 +144,16 @@ class BatchRecord:
             splits=number("splits"),
             models=tuple(sorted((_plan(plan) for plan in plans), key=lambda plan: plan.first)),
             retry_of=raw.get("retry_of", ""),
+            callback=_callback(raw),
         )
+
+
+def _callback(raw: Mapping[str, str]) -> CallbackRecord | None:
+    url = raw.get("callback_url")
+    if not url:
+        return None
+    state, attempts = raw.get("callback_state", "pending"), int(raw.get("callback_attempts") or 0)
+    return CallbackRecord(url, state, attempts, raw.get("callback_fault", ""))
 
 
 def _plan(raw: Mapping[str, Any]) -> ModelPlan:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from typing import Any
 
-from shared.core.shards import BatchRecord
+from shared.core.addresses import host_of
+from shared.core.shards import BatchRecord, CallbackRecord
+from shared.core.tools import ToolCall
 
 ABSENT_MESSAGES = {
     "canceled": "The batch was canceled before this request ran",
@@ -48,17 +51,48 @@ def status_view(batch: BatchRecord) -> dict[str, Any]:
         "ended_at": iso(batch.ended_ms),
         "cancel_requested_at": iso(batch.stop_ms) if batch.stop == "canceled" else None,
         "retry_of": batch.retry_of or None,
+        "callback": _callback_view(batch.callback) if batch.callback else None,
     }
 
 
-def succeeded_line(
-    custom_id: str, model: str, text: str, input_tokens: int, output_tokens: int
+def _callback_view(callback: CallbackRecord) -> dict[str, Any]:
+    """Of its URL the host alone: the rest may hold a token."""
+    return {
+        "host": host_of(callback.url),
+        "state": callback.state,
+        "attempts": callback.attempts,
+        "error": callback.fault or None,
+    }
+
+
+def message_view(
+    text: str, calls: Sequence[ToolCall] = (), stop_reason: str = "end_turn", stop_sequence: str | None = None
 ) -> dict[str, Any]:
+    """An answer as blocks: its text, which may be empty, and its calls; beside calls a text only where there is one."""
+    said = [{"type": "text", "text": text}] if text or not calls else []
+    used = [
+        {"type": "tool_use", "id": call.id, "name": call.name, "input": dict(call.input)} for call in calls
+    ]
+    return {"content": [*said, *used], "stop_reason": stop_reason, "stop_sequence": stop_sequence}
+
+
+def usage_view(input_tokens: int, output_tokens: int) -> dict[str, int]:
+    return {"input_tokens": input_tokens, "output_tokens": output_tokens}
+
+
+def succeeded_line(
+    custom_id: str,
+    model: str,
+    message: str | Mapping[str, Any],
+    input_tokens: int,
+    output_tokens: int,
+) -> dict[str, Any]:
+    """`message` as `message_view` makes it; for a plain text it is made here."""
     return {
         "custom_id": custom_id,
         "status": "succeeded",
-        "message": {"content": [{"type": "text", "text": text}]},
-        "usage": {"input_tokens": input_tokens, "output_tokens": output_tokens},
+        "message": message_view(message) if isinstance(message, str) else message,
+        "usage": usage_view(input_tokens, output_tokens),
         "error": None,
         "model": model,
     }

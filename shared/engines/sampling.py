@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from shared.errors import RequestRejected
+from shared.core.structured import schema_format
+from shared.core.tools import Offer
 
 SAME_NAME = (
     "temperature",
@@ -19,17 +20,6 @@ SAME_NAME = (
     "min_tokens",
     "ignore_eos",
 )
-# They would change the answer, and can't be had: to ignore them would be to answer something else.
-UNSUPPORTED = (
-    "tools",
-    "tool_choice",
-    "functions",
-    "thinking",
-    "logprobs",
-    "mcp_servers",
-    "modalities",
-    "audio",
-)
 # Keywords that can't guide a decoding (`not`, `if`, `oneOf`, ...) are left to the check of the answer.
 GUIDANCE = {"coerce_one_of": True, "lenient": True}
 # Whether several patterns can be met at once is found out on vLLM's event loop, in a time that doubles with each of
@@ -38,19 +28,16 @@ GUIDED_PATTERNS_MAX = 16
 _VALUES = ("enum", "const", "default", "examples")
 
 
-def sampling_fields(params: Mapping[str, Any], room: int) -> dict[str, Any]:
-    """`room` is how many tokens the context has left. `structured_outputs` holds the fields of vLLM's class of that
-    name. Raises RequestRejected for what this engine can't do."""
-    for name in UNSUPPORTED:
-        if params.get(name):
-            raise RequestRejected(f"params.{name}: not supported by this model", param=f"params.{name}")
+def sampling_fields(params: Mapping[str, Any], room: int, offer: Offer | None = None) -> dict[str, Any]:
+    """`room` is how many tokens the context has left; `offer` the tools that the answer may call. `structured_outputs`
+    holds the fields of vLLM's class of that name."""
     fields = {name: params[name] for name in SAME_NAME if params.get(name) is not None}
     fields["max_tokens"] = min(params["max_tokens"], room)
     if "min_tokens" in fields:
         fields["min_tokens"] = min(fields["min_tokens"], fields["max_tokens"])
     if stop := [*(params.get("stop_sequences") or []), *_stops(params.get("stop"))]:
         fields["stop"] = stop
-    if guide := _guide(params.get("response_format") or {}):
+    if guide := _guide(_format(params, offer)):
         fields["structured_outputs"] = guide
     return fields
 
@@ -58,6 +45,14 @@ def sampling_fields(params: Mapping[str, Any], room: int) -> dict[str, Any]:
 def _stops(stop: str | list[str] | None) -> list[str]:
     """Requests are stored as they were sent, and OpenAI's `stop` may be one text."""
     return [stop] if isinstance(stop, str) else stop or []
+
+
+def _format(params: Mapping[str, Any], offer: Offer | None) -> Mapping[str, Any]:
+    """What the decoding is guided by: nothing where the model may choose between text and calls, or it could never call
+    a tool."""
+    if offer is None:
+        return params.get("response_format") or {}
+    return schema_format(offer.calls_schema()) if offer.forced else {}
 
 
 def _guide(response_format: Mapping[str, Any]) -> dict[str, Any]:

@@ -5,13 +5,17 @@ those of batches. Markers in the last message make it fail on purpose, for tests
 `[[error]]` rejects the request, `[[busy]]` fails it for now each time, `[[busy-once]]` the first time only,
 `[[stall]]` never answers (a stream: nothing beyond the first token), `[[dead]]` kills the engine, `[[kill]]` the whole
 process. Where JSON is asked for, `[[invalid]]` gives JSON that is not as asked for, `[[invalid-once]]` the first time
-only.
+only. So it does with the input of a tool.
+
+Of the tools on offer it calls the one that it must (of several the first), else all that the last message's text names,
+with inputs that fit their schemas.
 """
 
 from __future__ import annotations
 
 import asyncio
 import hashlib
+import json
 import os
 import signal
 from collections.abc import AsyncGenerator, Mapping, Sequence
@@ -20,7 +24,10 @@ from time import time
 from typing import Any
 from uuid import uuid4
 
-from shared.engines.simulated_json import asked_for
+from shared.core.content import text_of
+from shared.core.conversation import conversation_of
+from shared.core.tools import TOOL_NAME, Tool, ToolCall, calls_in, offer_of
+from shared.engines.simulated_json import asked_for, broken, instance
 from shared.engines.simulated_openai import (
     DONE,
     Ask,
@@ -76,8 +83,26 @@ class SimTiming:
 
 
 def prompt_text(params: Mapping[str, Any]) -> str:
-    """All the text that a model would read."""
-    return "\n".join([params.get("system") or "", *(message["content"] for message in params["messages"])])
+    """All the text that a model would read, but for the tools on offer."""
+    said = [_content_text(message["content"]) for message in params["messages"]]
+    return "\n".join([text_of(params.get("system")), *said])
+
+
+def _content_text(content: str | Sequence[Mapping[str, Any]]) -> str:
+    if isinstance(content, str):
+        return content
+    return "\n".join(_block_text(block) for block in content)
+
+
+def _block_text(block: Mapping[str, Any]) -> str:
+    if block["type"] == "tool_use":
+        return f"{block['name']} {json.dumps(block['input'])}"
+    return text_of(block.get("content")) if block["type"] == "tool_result" else block.get("text", "")
+
+
+def last_text(params: Mapping[str, Any]) -> str:
+    """What the last message says in text blocks."""
+    return text_of(params["messages"][-1]["content"])
 
 
 def output_tokens(params: Mapping[str, Any]) -> int:
@@ -90,7 +115,7 @@ def output_tokens(params: Mapping[str, Any]) -> int:
 
 def answer(params: Mapping[str, Any], *, invalid: bool = False) -> str:
     """The answer to this request: always the same words for the same prompt, one word a token; or JSON where that is
-    asked for, if wished not as asked."""
+    asked for or a tool is called, if wished not as asked."""
     asked = _json(params, invalid=invalid)
     if asked is not None:
         words = asked.split()
@@ -102,22 +127,48 @@ def answer(params: Mapping[str, Any], *, invalid: bool = False) -> str:
 
 
 def _json(params: Mapping[str, Any], *, invalid: bool) -> str | None:
-    if params.get("response_format") is None:
-        return None
     first = _digest(params)[0] % len(WORDS)
-    return asked_for(params, WORDS[first:] + WORDS[:first], invalid=invalid)
+    words = WORDS[first:] + WORDS[:first]
+    called = _called(params)
+    if called:
+        inputs = [instance(tool.input_schema, words) for tool in called]
+        return json.dumps(
+            [
+                {"name": tool.name, "arguments": broken(made) if invalid else made}
+                for tool, made in zip(called, inputs, strict=True)
+            ]
+        )
+    return asked_for(params, words, invalid=invalid)
+
+
+def _called(params: Mapping[str, Any]) -> list[Tool]:
+    offer = offer_of(params)
+    if offer is None:
+        return []
+    named = set(TOOL_NAME.findall(last_text(params)))
+    wanted = offer.callable if offer.forced else [tool for tool in offer.callable if tool.name in named]
+    return list(wanted[: 1 if offer.forced else offer.most])
 
 
 def complete(params: Mapping[str, Any], *, invalid: bool = False) -> Completion:
     """The whole answer to this request, with its counts."""
     text = answer(params, invalid=invalid)
     tokens = len(text.split())
+    calls = calls_in(text) if _called(params) else []
+    reason = "tool_use" if calls else "max_tokens" if tokens == params["max_tokens"] else "end_turn"
     return Completion(
-        text=text,
+        text="" if calls else text,
         input_tokens=max(1, len(prompt_text(params)) // CHARS_PER_TOKEN),
         output_tokens=tokens,
-        stop_reason="max_tokens" if tokens == params["max_tokens"] else "end_turn",
+        stop_reason=reason,
+        calls=tuple(
+            ToolCall(_call_id(params, number), name, value) for number, (name, value) in enumerate(calls)
+        ),
     )
+
+
+def _call_id(params: Mapping[str, Any], number: int) -> str:
+    return "toolu_" + hashlib.sha256(_digest(params) + bytes([number])).hexdigest()[:24]
 
 
 def duration_s(params: Mapping[str, Any], timing: SimTiming) -> float:
@@ -155,8 +206,9 @@ class SimulatedEngine:
         """There is nothing to load."""
 
     async def generate(self, prompt: Prompt) -> Completion:
-        async with self._slots.one():
+        async with self._slots.one(urgent=prompt.urgent):
             self._misbehave(prompt.params)
+            conversation_of(prompt.params)
             return await self._answer_in_time(prompt.params)
 
     async def call(self, call: Call) -> Reply:
@@ -188,7 +240,7 @@ class SimulatedEngine:
     async def _answer_in_time(self, params: Mapping[str, Any]) -> Completion:
         await _stall_if_asked(params)
         await asyncio.sleep(duration_s(params, self._timing))
-        return complete(params, invalid=self._is_invalid(params["messages"][-1]["content"]))
+        return complete(params, invalid=self._is_invalid(last_text(params)))
 
     def _is_invalid(self, text: str) -> bool:
         once = "[[invalid-once]]" in text and text not in self._failed_once
@@ -214,7 +266,7 @@ class SimulatedEngine:
         yield DONE
 
     def _misbehave(self, params: Mapping[str, Any]) -> None:
-        text = params["messages"][-1]["content"]
+        text = last_text(params)
         self._alive = self._alive and "[[dead]]" not in text
         if not self._alive:
             raise EngineDead("a prompt asked the simulated engine to die")
@@ -232,7 +284,7 @@ class SimulatedEngine:
 
 
 async def _stall_if_asked(params: Mapping[str, Any]) -> None:
-    if "[[stall]]" in params["messages"][-1]["content"]:
+    if "[[stall]]" in last_text(params):
         await asyncio.Event().wait()
 
 

@@ -13,6 +13,7 @@ import json
 import logging
 import shlex
 from collections.abc import AsyncGenerator, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ from pydantic import ValidationError
 
 from shared.config import VllmConfig
 from shared.core.cards import ModelCard
+from shared.core.tools import offer_of
 from shared.engines import vllm_server
 from shared.engines.asgi import App, AppFailed, call_app
 from shared.engines.chat_template import ChatTemplate
 from shared.engines.model_files import locate
 from shared.engines.sampling import GUIDED_PATTERNS_MAX, patterns_in, sampling_fields
+from shared.engines.vllm_tools import ToolReader
 from shared.errors import EngineBusy, EngineDead, RequestRejected
 from shared.ports.engine import Call, Completion, Prompt, Reply
 
 log = logging.getLogger(__name__)
 
-# vLLM runs the lowest number first. Interactive calls have its default, 0.
-BATCH_PRIORITY = 1
+# vLLM runs the lowest number first. Calls of the OpenAI API have its default, 0.
+URGENT_PRIORITY, BATCH_PRIORITY = 0, 1
 ROUTES = {
     "/v1/chat/completions": "POST",
     "/v1/completions": "POST",
@@ -48,6 +51,7 @@ class VllmEngine:
         self._llm: Any = None
         self._arguments: Any = None
         self._chat: ChatTemplate | None = None
+        self._tools: ToolReader | None = None
         self._stop_token_ids: list[int] = []
         self._app: asyncio.Task[App] | None = None
 
@@ -81,6 +85,7 @@ class VllmEngine:
         self._llm = AsyncLLM.from_engine_args(AsyncEngineArgs.from_cli_args(self._arguments))
         tokenizer = _result(self._llm.get_tokenizer())
         self._chat = ChatTemplate(tokenizer)
+        self._tools = ToolReader(tokenizer, self._arguments.tool_call_parser)
         known = tokenizer.get_vocab()
         self._stop_token_ids = [known[token] for token in self._card.stop_tokens if token in known]
         settings = self._llm.vllm_config
@@ -99,21 +104,24 @@ class VllmEngine:
         from vllm import SamplingParams, TokensPrompt  # noqa: PLC0415 - loaded by `start`
         from vllm.sampling_params import RequestOutputKind, StructuredOutputsParams  # noqa: PLC0415
 
-        if self._chat is None:
+        if self._chat is None or self._tools is None:
             raise EngineDead("the engine was not started")
-        tokens = self._chat.tokens(prompt.params)
+        offer = offer_of(prompt.params)
+        tokens = self._chat.tokens(prompt.params, offer.tools if offer else ())
         room = self._context_tokens - len(tokens)
         if room < 1:
             raise RequestRejected(
                 f"messages: the prompt has {len(tokens)} tokens, the model's context {self._context_tokens}"
             )
-        fields = sampling_fields(prompt.params, room)
+        fields = sampling_fields(prompt.params, room, offer)
         guide = fields.pop("structured_outputs", None)
         with _errors_of_vllm():
             sampling = SamplingParams(
                 **fields,
                 stop_token_ids=[] if fields.get("ignore_eos") else self._stop_token_ids,
                 structured_outputs=StructuredOutputsParams(**guide) if guide else None,
+                # The token that opens Mistral's calls is one of them.
+                skip_special_tokens=offer is None,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
             # One output, at the end.
@@ -123,10 +131,14 @@ class VllmEngine:
                     TokensPrompt(prompt_token_ids=tokens),
                     sampling,
                     prompt.request_id,
-                    priority=BATCH_PRIORITY,
+                    priority=URGENT_PRIORITY if prompt.urgent else BATCH_PRIORITY,
                 )
             ]
-        return _completion(outputs[-1], len(tokens))
+        done = _completion(outputs[-1], len(tokens))
+        if offer is None:
+            return done
+        text, calls = self._tools.read(done.text, offer)
+        return replace(done, text=text, calls=calls, stop_reason="tool_use" if calls else done.stop_reason)
 
     async def call(self, call: Call) -> Reply:
         if ROUTES.get(call.path) != call.method:
@@ -197,6 +209,8 @@ def arguments(card: ModelCard, config: VllmConfig) -> list[str]:
         "--enable-prefix-caching",
         # With "auto", vLLM 0.11 takes the backend of the first schema for all, and one that it can't compile kills it.
         *("--structured-outputs-config", '{"backend": "guidance"}'),
+        "--enable-auto-tool-choice",
+        *("--tool-call-parser", card.tool_parser),
         *shlex.split(config.args),
         *config.flags,
         # Not to be chosen: interactive calls go ahead of batches by it.

@@ -1,4 +1,5 @@
-"""The tick: carries out what a sweep found. Repairs leases, follows webhook hints, ends expired batches, feeds.
+"""The tick: carries out what a sweep found. Repairs leases, follows webhook hints, ends expired batches, delivers
+callbacks, feeds.
 
 Bounded and idempotent, run by whoever comes by: operations, worker beats and the scheduled `reconcile`.
 """
@@ -19,6 +20,7 @@ from shared.core.requests import check_id
 from shared.core.retry import backoff_s
 from shared.core.shards import ShardRecord
 from shared.errors import NotFound, PlatformError, StorageUnavailable
+from shared.flow.callbacks import Callbacks
 from shared.flow.feeder import Feeder
 from shared.flow.outputs import ShardOutput
 from shared.ports.jobs import Jobs
@@ -45,6 +47,7 @@ class Caretaker:
         cards: Mapping[str, ModelCard],
         endpoints: Mapping[str, Endpoint],
         patience: Patience,
+        callbacks: Callbacks,
     ) -> None:
         self._batches = batches
         self._repairs = repairs
@@ -55,6 +58,7 @@ class Caretaker:
         self._cards = cards
         self._endpoints = {endpoint.id: endpoint for endpoint in endpoints.values()}
         self._patience = patience
+        self._callbacks = callbacks
         self._gate = asyncio.Semaphore(CHECKS_AT_ONCE)
 
     async def tick(self, *, force: bool = False) -> bool:
@@ -67,9 +71,11 @@ class Caretaker:
         return await self.carry_out(swept.work)
 
     async def carry_out(self, work: Work | None) -> bool:
-        """What a sweep found; nothing for None. Returns when all is done but the feeding, which is under way."""
+        """What a sweep found; nothing for None. Returns when all is done but the feeding and the callbacks, which are
+        under way."""
         if work is None:
             return False
+        self._callbacks.kick(work.callbacks)
         for endpoint in work.endpoints:
             self._endpoints.setdefault(endpoint.id, endpoint)
         leases = {*work.leases, *(lease for body in work.hints if (lease := self.read_hint(body)))}
@@ -77,7 +83,11 @@ class Caretaker:
         stopped = [await self.stop(batch_id) for batch_id in work.expired]
         for model in work.models:
             self._feeder.kick(model)
-        return any(looked) or any(stopped)
+        return any(looked) or any(stopped) or bool(work.callbacks)
+
+    def under_way(self) -> set[asyncio.Task[None]]:
+        """What goes on beside: feeding and callbacks."""
+        return {*self._feeder.under_way(), *self._callbacks.under_way()}
 
     async def stop(self, batch_id: str) -> bool:
         """Expire a batch that is past its time; False where that has to wait."""

@@ -31,6 +31,8 @@ from shared.ports.payloads import Payloads, input_key, order_key, output_key
 from shared.ports.state import Batches, Work
 
 Payload = Mapping[str, Any]
+# An input and the id of its RunPod job in, the output out.
+Handle = Callable[[Payload, str | None], Awaitable[dict[str, Any]]]
 
 # How long an answer may wait for the help it gives; what is left goes on in the background.
 HELP_BUDGET_S = 1.0
@@ -38,6 +40,8 @@ RECONCILE_BUDGET_S = 20.0
 
 
 class Operations:
+    """`dialect` gives the operation `http`, made of what answers all others."""
+
     def __init__(
         self,
         batches: Batches,
@@ -47,6 +51,7 @@ class Operations:
         feeder: Feeder,
         caretaker: Caretaker,
         observer: Observer,
+        dialect: Callable[[Handle], Handle],
     ) -> None:
         self._batches = batches
         self._payloads = payloads
@@ -55,6 +60,7 @@ class Operations:
         self._feeder = feeder
         self._caretaker = caretaker
         self._observer = observer
+        self._dialect = dialect(self.handle)
         self._retrying = asyncio.Lock()
         self._helping: set[asyncio.Future[Any]] = set()
         self._by_name: dict[str, Callable[[Payload], Awaitable[dict[str, Any]]]] = {
@@ -69,6 +75,7 @@ class Operations:
             "webhook": self.webhook,
             "health": self.health,
             "metrics": self.metrics,
+            "http": self.http,
         }
 
     async def handle(self, payload: Any, job: str | None = None) -> dict[str, Any]:
@@ -89,6 +96,8 @@ class Operations:
             )
         if name == "create":
             return await self.create(payload, job)
+        if name == "http":
+            return await self.http(payload, job)
         return await operation(payload)
 
     async def create(self, payload: Payload, job: str | None = None) -> dict[str, Any]:
@@ -155,7 +164,7 @@ class Operations:
 
     async def list(self, payload: Payload) -> dict[str, Any]:
         wanted = parse(ListInput, dict(payload))
-        records, token = await self._batches.listing(wanted.limit, wanted.page)
+        records, token = await self._batches.listing(wanted.limit, await self._place(wanted))
         return {"batches": [status_view(record) for record in records], "next_page": token}
 
     async def reconcile(self, payload: Payload) -> dict[str, Any]:
@@ -165,9 +174,9 @@ class Operations:
         rounds = 1
         while await self._caretaker.tick(force=True) and monotonic() < end_s:
             rounds += 1
-        # Nothing else may be running: what was claimed is submitted before this worker may go.
-        if feeding := self._feeder.under_way():
-            await asyncio.wait(feeding, timeout=RECONCILE_BUDGET_S)
+        # Nothing else may be running: what was claimed is submitted, and what was due told, before this worker may go.
+        if under_way := self._caretaker.under_way():
+            await asyncio.wait(under_way, timeout=RECONCILE_BUDGET_S)
         return {"rounds": rounds}
 
     async def webhook(self, payload: Payload) -> dict[str, Any]:
@@ -184,6 +193,23 @@ class Operations:
     async def metrics(self, payload: Payload) -> dict[str, Any]:
         parse(BareInput, dict(payload))
         return await self._observer.metrics()
+
+    async def http(self, payload: Payload, job: str | None = None) -> dict[str, Any]:
+        """An HTTP request of another dialect, which is answered through these operations."""
+        return await self._dialect(payload, job)
+
+    async def _place(self, wanted: ListInput) -> str | None:
+        """Where a list begins. Raises InvalidRequest where that is said twice, or of a batch that nobody knows."""
+        given = [name for name in ("page", "after_id", "before_id") if getattr(wanted, name) is not None]
+        if len(given) > 1:
+            raise InvalidRequest(f"{given[1]}: does not go with {given[0]}", param=given[1])
+        batch_id = wanted.after_id or wanted.before_id
+        if batch_id is None:
+            return wanted.page
+        place = await self._batches.place(check_id(batch_id), newer=wanted.before_id is not None)
+        if place is None:
+            raise InvalidRequest(f"{given[0]}: batch {batch_id} not found", param=given[0])
+        return place
 
     async def _feed(self, made: Submission) -> dict[str, Any]:
         await self._help(self._feeder.kick(model, [made.head]) for model in made.models)
@@ -209,7 +235,7 @@ class Operations:
 
 
 def _has_work(work: Work) -> bool:
-    return bool(work.hints or work.leases or work.expired or work.models)
+    return bool(work.hints or work.leases or work.expired or work.models or work.callbacks)
 
 
 def _check_ended(batch: BatchRecord) -> None:

@@ -49,7 +49,8 @@ class RunningShard:
 
 class RunningShards:
     """One beat for all shards of the process every `beat_s` while there are any; beside each, a `tick`, which may take
-    longer than the time between two beats and must not delay them."""
+    longer than the time between two beats and must not delay them. A last tick follows the last shard: what that left,
+    such as the end of its batch, is not left to the next caller."""
 
     def __init__(
         self, runs: Runs, endpoint: Endpoint, tick: Callable[[], Awaitable[Any]], beat_s: float
@@ -96,11 +97,13 @@ class RunningShards:
     async def _beat_while_running(self) -> None:
         while True:
             await asyncio.sleep(self._beat_s)
-            if not self._shards:
-                return
-            await self.beat()
+            is_last = not self._shards
+            if not is_last:
+                await self.beat()
             if self._ticking is None or self._ticking.done():
                 self._ticking = asyncio.ensure_future(self._tick())
+            if is_last:
+                return
 
     async def beat(self) -> None:
         """Renew all leases, report progress, learn which shards to stop. A lost beat is made good by the next."""

@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from shared.core import codec
+from shared.core.callbacks import CallbackRules
 from shared.core.cards import ModelCard
 from shared.core.requests import DEFAULT_MAX_TOKENS, DEFAULT_TEMPERATURE, CreateInput, check_unique, parse
 from shared.core.routing import Router
@@ -72,12 +73,14 @@ class Submitter:
         router: Router,
         limits: Limits,
         stage_schemas: Mapping[str, Mapping[str, Any]],
+        callbacks: CallbackRules,
     ) -> None:
         self._batches = batches
         self._payloads = payloads
         self._router = router
         self._limits = limits
         self._stage_schemas = stage_schemas
+        self._callbacks = callbacks
         self._one_at_a_time = asyncio.Lock()
 
     async def submit(self, payload: Mapping[str, Any], job: str | None = None) -> Submission:
@@ -98,7 +101,13 @@ class Submitter:
             wanted.priority,
             1000 * wanted.expires_in_s if wanted.expires_in_s else self._limits.expires_in_ms,
         )
-        draft = replace(draft, idempotency_key=wanted.idempotency_key, body_hash=body_hash, job=job)
+        draft = replace(
+            draft,
+            idempotency_key=wanted.idempotency_key,
+            body_hash=body_hash,
+            job=job,
+            callback_url=wanted.callback_url,
+        )
         return await self._make(draft, lambda: self._accept(wanted, payload["requests"]))
 
     async def find_retry(self, first_id: str, idempotency_key: str | None) -> Submission | None:
@@ -113,14 +122,15 @@ class Submitter:
     async def retry(
         self, first: BatchRecord, requests: Sequence[RoutedRequest], idempotency_key: str | None
     ) -> Submission:
-        """A new batch of these requests of an ended one, which has as long as that had. Raises InvalidRequest where
-        one of its models is not served any more."""
+        """A new batch of these requests of an ended one, which has as long as that had, and calls back where that did.
+        Raises InvalidRequest where one of its models is not served any more."""
         draft = self._draft(first.stage, first.priority, first.expires_ms - first.created_ms)
         draft = replace(
             draft,
             idempotency_key=idempotency_key,
             body_hash=_retry_hash(first.id),
             retry_of=first.id,
+            callback_url=first.callback.url if first.callback else None,
         )
         return await self._make(
             draft,
@@ -164,11 +174,12 @@ class Submitter:
         if isinstance(requests, list) and len(requests) > self._limits.max_requests:
             raise TooLarge(f"requests: at most {self._limits.max_requests} in a batch", param="requests")
         wanted = parse(CreateInput, dict(payload), self._limits.max_batch_bytes)
+        self._callbacks.check(wanted.callback_url)
         check_unique(wanted.requests)
         return wanted
 
     def _accept(self, wanted: CreateInput, requests: Sequence[Mapping[str, Any]]) -> Prepared:
-        stored = _stored_requests(requests, self._stage_schemas.get(wanted.stage or ""))
+        stored = _stored_requests(requests, wanted.stage, self._stage_schemas)
         cards = [
             self._router.route(wanted.stage, index, request) for index, request in enumerate(wanted.requests)
         ]
@@ -201,16 +212,25 @@ def _hash(payload: Mapping[str, Any]) -> str:
 
 
 def _stored_requests(
-    requests: Sequence[Mapping[str, Any]], stage_schema: Mapping[str, Any] | None
+    requests: Sequence[Mapping[str, Any]],
+    batch_stage: str | None,
+    stage_schemas: Mapping[str, Mapping[str, Any]],
 ) -> list[str]:
     """Each request as its worker will read it: as sent, the defaults and its stage's schema filled in, as JSON text."""
+
+    def schema(request: Mapping[str, Any]) -> Mapping[str, Any] | None:
+        own_stage = (request.get("metadata") or {}).get("stage")
+        return stage_schemas.get(own_stage or batch_stage or "")
+
+    return [
+        json.dumps({**request, "params": _filled(request["params"], schema(request))}) for request in requests
+    ]
+
+
+def _filled(params: Mapping[str, Any], stage_schema: Mapping[str, Any] | None) -> dict[str, Any]:
     defaults: dict[str, Any] = {"max_tokens": DEFAULT_MAX_TOKENS, "temperature": DEFAULT_TEMPERATURE}
     if stage_schema is not None:
         defaults["response_format"] = schema_format(stage_schema)
-    return [json.dumps({**request, "params": _filled(request["params"], defaults)}) for request in requests]
-
-
-def _filled(params: Mapping[str, Any], defaults: Mapping[str, Any]) -> dict[str, Any]:
     filled = {**defaults, **params}
     if filled.get("response_format") is None and "response_format" in defaults:
         # An explicit null asks for no format of its own; {"type": "text"} does.

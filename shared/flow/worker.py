@@ -19,30 +19,28 @@ from shared.core import codec
 from shared.core.cards import EXECUTION_TIMEOUT_MIN_S
 from shared.core.lifecycle import ShardState
 from shared.core.requests import BATCH_ID, Wire
-from shared.core.retry import GiveUp, backoff_s, retry_request
+from shared.core.retry import backoff_s
 from shared.core.shards import ShardRecord
-from shared.core.structured import Expectation, reseeded, tries
-from shared.core.views import ABSENT_MESSAGES, failed_line, succeeded_line
+from shared.core.views import ABSENT_MESSAGES, failed_line, message_view, succeeded_line
 from shared.errors import (
     EngineDead,
     EngineError,
     InvalidRequest,
-    OutputInvalid,
     ServiceError,
     StorageUnavailable,
     WorkerLeaving,
 )
+from shared.flow.answering import answer, generate
 from shared.flow.feeder import Feeder
 from shared.flow.outputs import ShardOutput
 from shared.flow.room import Room
 from shared.flow.running import RunningShard, RunningShards
-from shared.ports.engine import Completion, Engine, Prompt
+from shared.ports.engine import Engine
 from shared.ports.payloads import PAYLOAD_SLACK_MS, Payloads, input_key, output_key
 from shared.ports.state import Endpoint, Repairs, Runs, ShardRef, Started
 
 log = logging.getLogger(__name__)
 
-REQUEST_ATTEMPTS = 3
 # Nothing in it can be at fault: an engine that dies of it is.
 CANARY = {"messages": [{"role": "user", "content": "Hello"}], "max_tokens": 8, "temperature": 0.0}
 ANY_EPOCH = -1
@@ -97,7 +95,7 @@ class Worker:
     async def _answers_canary(self, job: str, shard_input: ShardInput) -> bool:
         """Raises EngineDead where the engine dies even of that."""
         try:
-            await self._generate(f"{job}:canary", CANARY)
+            await generate(self.engine, f"{job}:canary", CANARY)
         except asyncio.CancelledError:
             await asyncio.shield(self.decline(shard_input))
             raise
@@ -217,11 +215,14 @@ class Worker:
     async def _complete(
         self, shard: RunningShard, request: dict[str, Any], request_id: str
     ) -> dict[str, Any]:
-        """One request through the engine, tried again for passing faults. Raises EngineDead only."""
+        """One request's line. Raises EngineDead only."""
         custom_id, model = request["custom_id"], self.endpoint.model
+        if refusal := request.get("refusal"):
+            shard.errored += 1
+            return failed_line(custom_id, model, "errored", refusal["type"], refusal["message"])
         began_s = monotonic()
         try:
-            done = await self._answer(request_id, request["params"])
+            done = await answer(self.engine, request_id, request["params"])
         except EngineDead:
             raise
         except EngineError as error:
@@ -233,45 +234,9 @@ class Worker:
             line = failed_line(custom_id, model, "errored", ServiceError.type, "Internal error")
         else:
             shard.succeeded += 1
-            line = succeeded_line(custom_id, model, done.text, done.input_tokens, done.output_tokens)
-            line["stop_reason"] = done.stop_reason
+            message = message_view(done.text, done.calls, done.stop_reason, done.stop_sequence)
+            line = succeeded_line(custom_id, model, message, done.input_tokens, done.output_tokens)
         return {**line, "latency_ms": round(1000 * (monotonic() - began_s))}
-
-    async def _answer(self, request_id: str, params: dict[str, Any]) -> Completion:
-        """An answer that is what the request asks for, if need be one of several tries. Raises OutputInvalid beside
-        what the engine raises. A check is Python alone and may take a while, so it runs beside the event loop."""
-        if params.get("response_format") is None:
-            return await self._generate(request_id, params)
-        wanted = await asyncio.to_thread(Expectation.of, params)
-        if wanted is None:
-            return await self._generate(request_id, params)
-        number = 0
-        while True:
-            tried = reseeded(params, number, random.getrandbits(31))
-            done = await self._generate(f"{request_id}:{number}", tried)
-            cut_at = params.get("max_tokens") if done.stop_reason == "max_tokens" else None
-            try:
-                await asyncio.to_thread(wanted.check, done.text, cut_at)
-            except OutputInvalid:
-                number += 1
-                if number == tries(params):
-                    raise
-            else:
-                return done
-
-    async def _generate(self, request_id: str, params: dict[str, Any]) -> Completion:
-        attempt = 1
-        while True:
-            try:
-                return await self.engine.generate(Prompt(f"{request_id}:{attempt}", params))
-            except EngineError as error:
-                decision = retry_request(
-                    attempt, retryable=error.retryable, max_attempts=REQUEST_ATTEMPTS, rng=random.random
-                )
-                if isinstance(decision, GiveUp):
-                    raise
-            await asyncio.sleep(decision.wait_s)
-            attempt += 1
 
     async def _settle(self, shard: RunningShard, started: Started, output: ShardOutput) -> bool:
         key = output_key(started.nonce, shard.ref.shard, shard.epoch)

@@ -6,24 +6,30 @@ from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from shared.core.tools import ToolCall
+
 
 @dataclass(frozen=True)
 class Prompt:
-    """One request of a batch. `params` are the request's own (system, messages, max_tokens, temperature, ...)."""
+    """One request. `params` are its own (system, messages, max_tokens, temperature, ...). An `urgent` one goes ahead of
+    every request of a batch."""
 
     request_id: str
     params: Mapping[str, Any]
+    urgent: bool = False
 
 
 @dataclass(frozen=True)
 class Completion:
-    """`stop_reason`: end_turn, max_tokens or stop_sequence; `stop_sequence` is the one that was met."""
+    """`stop_reason`: end_turn, max_tokens, stop_sequence or tool_use; `stop_sequence` is the one that was met; `calls`
+    are the tools that the model calls, and `text` is what it says before them."""
 
     text: str
     input_tokens: int
     output_tokens: int
     stop_reason: str
     stop_sequence: str | None = None
+    calls: tuple[ToolCall, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""A RunPod endpoint as this product uses it: four calls."""
+"""A RunPod endpoint as this product uses it: four calls about jobs of batches, and one that waits for an answer."""
 
 from __future__ import annotations
 
@@ -33,3 +33,19 @@ class Jobs(Protocol):
 
     async def health(self, endpoint: Endpoint) -> Mapping[str, Any]:
         """RunPod's own health object. Raises EndpointUnavailable."""
+
+
+@dataclass(frozen=True)
+class JobAnswer:
+    """How a job ended: with its output, or with an error text, which its handler or RunPod gave."""
+
+    output: Any = None
+    error: str | None = None
+
+
+class Calls(Protocol):
+    async def ask(self, endpoint: Endpoint, job_input: Mapping[str, Any], wait_s: float) -> JobAnswer:
+        """Submit a job and wait for its end. One that nobody waits for any more is cancelled.
+
+        Raises EndpointUnavailable where the endpoint refused it or it was lost, EndpointTimeout after `wait_s`.
+        """

@@ -51,6 +51,7 @@ class NewBatch:
     body_hash: str | None = None
     retry_of: str | None = None
     job: str | None = None
+    callback_url: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -72,13 +73,15 @@ class Lease:
 @dataclass(frozen=True)
 class Work:
     """What a sweep found to do. `hints` are raw webhook bodies; `models` have work to hand out and an endpoint that
-    takes it; `endpoints` are all that were ever used."""
+    takes it; `endpoints` are all that were ever used. `callbacks` are ended batches whose callbacks are due:
+    the caller's to deliver, for as long as nobody else is given them."""
 
     hints: Sequence[str]
     leases: Sequence[Lease]
     expired: Sequence[str]
     models: Sequence[str]
     endpoints: Sequence[Endpoint]
+    callbacks: Sequence[str] = ()
 
 
 @dataclass(frozen=True)
@@ -124,8 +127,13 @@ class Batches(Protocol):
 
     async def delete(self, batch_id: str, step: Literal["mark", "finish"]) -> Deletion: ...
 
-    async def listing(self, limit: int, after: str | None) -> tuple[list[BatchRecord], str | None]:
-        """Batches, newest first, and a token for the next page. Raises InvalidRequest for a bad token."""
+    async def listing(self, limit: int, token: str | None) -> tuple[list[BatchRecord], str | None]:
+        """Batches, newest first, and a token for the next page in the same direction. Raises InvalidRequest for a bad
+        token."""
+
+    async def place(self, batch_id: str, *, newer: bool) -> str | None:
+        """The token of the page just older or just newer than a batch, also one that was deleted lately; None for any
+        other."""
 
     async def shards(self, batch_id: str, numbers: Sequence[int]) -> dict[int, ShardRecord]:
         """The records of those shards that were handed out."""

@@ -4,9 +4,13 @@ from dataclasses import dataclass
 
 from handlers.catalog import CARDS
 from shared.adapters.payloads import TieredPayloads
+from shared.adapters.redis_callbacks import RedisCallbacks
 from shared.adapters.redis_monitor import RedisMonitor
+from shared.anthropic.http import AnthropicApi
+from shared.core.callbacks import CallbackRules
 from shared.core.repair import Patience
 from shared.core.routing import DEFAULT_STAGES, Router
+from shared.flow.callbacks import Callbacks
 from shared.flow.caretaker import Caretaker
 from shared.flow.feeder import Feeder
 from shared.flow.observe import Observer
@@ -14,9 +18,11 @@ from shared.flow.operations import Operations
 from shared.flow.results import Results
 from shared.flow.submission import Limits, Submitter
 from tests.contract.state import ENDPOINTS, Store
-from tests.fakes import FakeJobs
+from tests.fakes import FakeJobs, FakeReceiver
 
 PAGE_BYTES = 4000
+SIGNING_KEY = bytes(range(32))
+SIGNED = CallbackRules(enabled=True)
 
 
 @dataclass(frozen=True)
@@ -25,27 +31,45 @@ class Service:
     payloads: TieredPayloads
     jobs: FakeJobs
     feeder: Feeder
+    receiver: FakeReceiver
+    caretaker: Caretaker
     operations: Operations
 
 
 def build(
-    store: Store, limits: Limits, jobs: FakeJobs | None = None, payloads: TieredPayloads | None = None
+    store: Store,
+    limits: Limits,
+    jobs: FakeJobs | None = None,
+    payloads: TieredPayloads | None = None,
+    callbacks: CallbackRules = SIGNED,
 ) -> Service:
     payloads = payloads or TieredPayloads(store.redis, None, 256 * 1024)
     jobs = jobs or FakeJobs()
     cards = {card.name: card for card in CARDS}
     endpoints = {endpoint.model: endpoint for endpoint in ENDPOINTS}
     feeder = Feeder(store.queue, store.repairs, jobs, endpoints, cards, lambda batch: None)
+    receiver = FakeReceiver()
     caretaker = Caretaker(
-        store.batches, store.repairs, store.runs, jobs, payloads, feeder, cards, endpoints, Patience()
+        store.batches,
+        store.repairs,
+        store.runs,
+        jobs,
+        payloads,
+        feeder,
+        cards,
+        endpoints,
+        Patience(),
+        Callbacks(RedisCallbacks(store.redis), receiver, [SIGNING_KEY]),
     )
+    router = Router(CARDS, DEFAULT_STAGES)
     operations = Operations(
         store.batches,
         payloads,
-        Submitter(store.batches, payloads, Router(CARDS, DEFAULT_STAGES), limits, {}),
+        Submitter(store.batches, payloads, router, limits, {}, callbacks),
         Results(store.batches, payloads, PAGE_BYTES),
         feeder,
         caretaker,
         Observer(RedisMonitor(store.redis, ENDPOINTS), payloads, jobs, ENDPOINTS),
+        lambda handle: AnthropicApi(handle, router, jobs, endpoints, limits.max_batch_bytes).handle,
     )
-    return Service(store, payloads, jobs, feeder, operations)
+    return Service(store, payloads, jobs, feeder, receiver, caretaker, operations)

@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.adapters import keys
 from shared.adapters.redis_batches import RedisBatches
+from shared.adapters.redis_callbacks import RedisCallbacks
 from shared.adapters.redis_shards import RedisQueue, RedisRepairs, RedisRuns, Timing
 from shared.adapters.upstash import Upstash
 from shared.core.lifecycle import ShardState
@@ -79,6 +80,7 @@ class Store:
         self.queue = RedisQueue(redis, TIMING)
         self.runs = RedisRuns(redis, TIMING)
         self.repairs = RedisRepairs(redis, TIMING)
+        self.callbacks = RedisCallbacks(redis)
 
     async def create(self, models: Mapping[str, Sequence[int]] | None = None, **changes: Any) -> NewBatch:
         batch = new_batch(models, **changes)

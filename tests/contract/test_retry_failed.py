@@ -18,7 +18,7 @@ from shared.flow.submission import Limits, Submitter
 from shared.ports.payloads import input_key, order_key, output_key
 from shared.ports.state import ShardRef
 from tests.conftest import Clock
-from tests.contract.service import Service, build
+from tests.contract.service import SIGNED, Service, build
 from tests.contract.state import HOUR_MS, Store
 from tests.contract.test_service import iter_submitted, pages
 
@@ -135,7 +135,7 @@ async def test_a_retry_keeps_models_and_schemas_though_the_settings_changed(serv
         [replace_context(card) for card in service.operations._submitter._router._cards.values()], {}
     )
     changed = Submitter(
-        service.store.batches, service.payloads, router, Limits(), {"email": {"type": "object"}}
+        service.store.batches, service.payloads, router, Limits(), {"email": {"type": "object"}}, SIGNED
     )
     service.operations._submitter = changed
     again = await service.store.batch(await retry(service, batch_id))

@@ -1,5 +1,6 @@
 """The client of RunPod's REST API against a server that answers as RunPod and its edge do."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from datetime import datetime, timedelta, timezone
@@ -10,12 +11,14 @@ import pytest
 import pytest_asyncio
 from pydantic import SecretStr
 
+from shared.adapters import runpod_api
 from shared.adapters.runpod_api import RunpodApi
 from shared.core.repair import JobState
-from shared.errors import EndpointUnavailable, EngineDead, StateUnavailable
-from shared.ports.jobs import JobPolicy
+from shared.errors import EndpointTimeout, EndpointUnavailable, EngineDead, StateUnavailable
+from shared.ports.jobs import JobAnswer, JobPolicy
 from shared.ports.state import Endpoint
 from tests.contract.misbehaving import BAD_GATEWAY, SILENCE, Answer, Misbehaving
+from tests.flow.cloud import eventually
 
 API_KEY = "rpa_SECRET"
 WEBHOOK = "https://db.example/rpush/inbox:1?_token=WEBHOOKSECRET"
@@ -240,3 +243,98 @@ def check_message(error: EndpointUnavailable) -> None:
     assert len(error.message) < 120
     assert error.__cause__ is None
     assert "SECRET" not in error.to_body()
+
+
+class TestAsk:
+    """A call that waits: held by /runsync, then looked for until it ended."""
+
+    @pytest.fixture(autouse=True)
+    def hasty(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(runpod_api, "POLL_S", 0.0)
+
+    def says(self, server: Misbehaving, *bodies: str) -> None:
+        server.answers += [Answer(text=body) for body in bodies]
+
+    async def test_a_job_that_ends_while_it_is_held_is_answered_at_once(
+        self, api: RunpodApi, server: Misbehaving, endpoint: Endpoint
+    ) -> None:
+        self.says(server, '{"id": "sync-1", "status": "COMPLETED", "output": [{"a": 1}]}')
+        assert await api.ask(endpoint, {"message": {}}, 600) == JobAnswer(output=[{"a": 1}])
+        [call] = server.calls
+        assert (call.method, call.path) == ("POST", "/v2/ep1/runsync?wait=60000")
+        assert call.authorization == f"Bearer {API_KEY}"
+        assert json.loads(call.body) == {
+            "input": {"message": {}},
+            "policy": {"executionTimeout": 600_000, "ttl": 600_000},
+        }
+
+    async def test_a_job_that_goes_on_is_looked_for_until_it_ends(
+        self, api: RunpodApi, server: Misbehaving, endpoint: Endpoint
+    ) -> None:
+        self.says(server, '{"id": "sync-1", "status": "IN_QUEUE"}', '{"status": "IN_PROGRESS"}')
+        lie = '{"status": "COMPLETED", "output": "of the edge"}'
+        server.answers += [BAD_GATEWAY, Answer(200, "<html>", "text/html"), Answer(429, lie)]
+        self.says(server, '{"status": "FAILED", "error": "it failed"}')
+        assert await api.ask(endpoint, {"message": {}}, 600) == JobAnswer(error="it failed")
+        assert [call.path for call in server.calls[1:]] == ["/v2/ep1/status/sync-1"] * 5
+
+    @pytest.mark.parametrize("status", ["FAILED", "CANCELLED"])
+    async def test_an_end_without_words_is_an_error_all_the_same(
+        self, api: RunpodApi, server: Misbehaving, endpoint: Endpoint, status: str
+    ) -> None:
+        self.says(server, json.dumps({"id": "sync-1", "status": status}))
+        assert await api.ask(endpoint, {"message": {}}, 600) == JobAnswer(error=status)
+
+    @pytest.mark.parametrize(
+        "refusal",
+        [BAD_GATEWAY, Answer(524), Answer(429, "", headers={"Retry-After": "3"}), Answer(200, "[]"), Answer(200, "{}")],
+        ids=["502", "524", "429", "list", "no id"],
+    )  # fmt: skip
+    async def test_whatever_is_no_job_is_one_typed_error_and_not_sent_again(
+        self, api: RunpodApi, server: Misbehaving, endpoint: Endpoint, refusal: Answer
+    ) -> None:
+        server.answers.append(refusal)
+        with pytest.raises(EndpointUnavailable) as caught:
+            await api.ask(endpoint, {"message": {}}, 600)
+        assert len(server.calls) == 1
+        check_message(caught.value)
+        assert caught.value.retry_after_s == (3.0 if refusal.status == 429 else None)
+
+    async def test_a_job_that_runpod_forgot_is_lost(
+        self, api: RunpodApi, server: Misbehaving, endpoint: Endpoint
+    ) -> None:
+        self.says(server, '{"id": "sync-1", "status": "IN_QUEUE"}')
+        server.answers.append(Answer(404))
+        with pytest.raises(EndpointUnavailable, match="lost the job"):
+            await api.ask(endpoint, {"message": {}}, 600)
+
+    async def test_a_job_that_nobody_waits_for_any_more_is_cancelled(
+        self, api: RunpodApi, server: Misbehaving, endpoint: Endpoint
+    ) -> None:
+        self.says(server, '{"id": "sync-1", "status": "IN_QUEUE"}')
+        with pytest.raises(EndpointTimeout, match="within 0 s"):
+            await api.ask(endpoint, {"message": {}}, 0)
+        assert (server.calls[-1].method, server.calls[-1].path) == ("POST", "/v2/ep1/cancel/sync-1")
+
+    async def test_a_caller_that_goes_away_takes_the_job_along(
+        self, api: RunpodApi, server: Misbehaving, endpoint: Endpoint
+    ) -> None:
+        self.says(server, '{"id": "sync-1", "status": "IN_QUEUE"}')
+        server.answers.append(SILENCE)
+        asking = asyncio.create_task(api.ask(endpoint, {"message": {}}, 600))
+
+        async def looked() -> bool:
+            return len(server.calls) > 1
+
+        await eventually(looked, "the job is looked for")
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+        assert server.calls[-1].path == "/v2/ep1/cancel/sync-1"
+
+    async def test_a_job_that_runpod_ended_for_its_time_is_a_timeout(
+        self, api: RunpodApi, server: Misbehaving, endpoint: Endpoint
+    ) -> None:
+        self.says(server, '{"id": "sync-1", "status": "TIMED_OUT"}')
+        with pytest.raises(EndpointTimeout):
+            await api.ask(endpoint, {"message": {}}, 600)

@@ -7,10 +7,11 @@ from dataclasses import replace
 
 import pytest
 
+from shared.flow.callbacks import Callbacks
 from shared.flow.outputs import ShardOutput
 from tests.local_cloud.upstash.engine import find_engine, running_engine
 from tests.soak import checks
-from tests.soak.faults import Weather
+from tests.soak.faults import RECEIVER, Weather
 from tests.soak.plan import bad_image, mixed, poison
 from tests.soak.redis import VirtualRedis
 from tests.soak.run import run
@@ -115,6 +116,22 @@ def test_the_soak_sees_lines_that_are_not_those_of_the_requests(
     encode = ShardOutput.encode
     monkeypatch.setattr(ShardOutput, "encode", lambda output: encode(spoil(output)))
     assert any("not one line per request" in claim for claim in run(mixed(8), redis).violations)
+
+
+@pytest.mark.parametrize("fault", RECEIVER)
+def test_every_end_is_told_though_its_receiver_often_fails(redis: VirtualRedis, fault: str) -> None:
+    often = [Weather(fault, 0.8, 0.0, 300.0)]
+    verdict = run(replace(mixed(8), weather=often, faults_end_s=300.0), redis)
+    assert not verdict.violations
+    assert verdict.injected[fault] > 0
+
+
+def test_the_soak_sees_an_end_that_nobody_is_told_of(
+    redis: VirtualRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Callbacks, "kick", lambda *arguments: None)
+    claims = run(mixed(8), redis).violations
+    assert any("nobody was told of its end" in claim for claim in claims)
 
 
 def test_a_run_that_breaks_off_is_a_violation_of_its_seed(

@@ -12,6 +12,7 @@ import pytest_asyncio
 from shared.adapters import keys
 from shared.adapters.redis_monitor import RedisMonitor
 from shared.adapters.upstash import Upstash, script
+from shared.core.callbacks import Noted
 from shared.core.lifecycle import ShardState
 from shared.errors import StateUnavailable
 from shared.ports.state import NewBatch, ShardRef
@@ -85,9 +86,11 @@ async def test_all_scripts_keep_to_their_keys_through_the_life_of_batches(
     await end_and_delete(store, batch)
     await store.split()
     await expire_another(store, clock)
+    await tell_of_another(store)
     folder = {
         "beat",
         "breakers",
+        "callback",
         "claim",
         "commit",
         "delete",
@@ -139,6 +142,17 @@ async def expire_another(store: Store, clock: Clock) -> None:
     clock.advance_s(2)
     assert (await store.batches.stop(batch.id, "expired")).verdict == "stopped"
     assert (await store.start(claim)).verdict == "settled"
+
+
+async def tell_of_another(store: Store) -> None:
+    batch = await store.create(callback_url="https://hooks.example.com/ended")
+    await store.batches.stop(batch.id, "canceled")
+    work = (await store.batches.sweep(None, force=True)).work
+    assert work is not None
+    assert work.callbacks == [batch.id]
+    await store.callbacks.note(batch.id, 1, Noted("pending", "no answer", 5000))
+    await store.callbacks.note(batch.id, 2, Noted("delivered"))
+    await store.batches.delete(batch.id, "mark")
 
 
 def test_every_script_carries_the_flag_and_its_name() -> None:

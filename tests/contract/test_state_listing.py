@@ -2,7 +2,7 @@
 
 import pytest
 
-from shared.adapters import keys
+from shared.adapters import keys, redis_listing
 from shared.errors import InvalidRequest
 from tests.conftest import Clock
 from tests.contract.state import Store, outcome
@@ -63,3 +63,71 @@ async def test_a_token_that_no_page_gave_is_refused(store: Store, token: str) ->
     with pytest.raises(InvalidRequest) as caught:
         await store.batches.listing(2, token)
     assert caught.value.param == "page"
+
+
+async def test_a_list_goes_back_to_newer_batches(store: Store, clock: Clock) -> None:
+    created: list[str] = []
+    for _ in range(6):
+        created.insert(0, (await store.create()).id)
+        clock.advance_s(1)
+    token = await store.batches.place(created[4], newer=True)
+    records, token = await store.batches.listing(3, token)
+    assert [record.id for record in records] == created[1:4]
+    records, token = await store.batches.listing(3, token)
+    assert ([record.id for record in records], token) == (created[:1], None)
+
+
+async def test_a_place_is_beside_its_batch_even_in_one_millisecond(store: Store) -> None:
+    created = sorted([(await store.create()).id for _ in range(5)], reverse=True)
+    at = int(await store.redis.execute("ZSCORE", keys.BATCHES, created[0]))
+    for batch_id in created:
+        await store.redis.execute("ZADD", keys.BATCHES, at, batch_id)
+    older = await store.batches.place(created[2], newer=False)
+    newer = await store.batches.place(created[2], newer=True)
+    assert [record.id for record in (await store.batches.listing(9, older))[0]] == created[3:]
+    assert [record.id for record in (await store.batches.listing(9, newer))[0]] == created[:2]
+
+
+async def test_a_deleted_batch_keeps_its_place(store: Store, clock: Clock) -> None:
+    older = await ended(store)
+    clock.advance_s(1)
+    batch_id = await ended(store)
+    clock.advance_s(1)
+    await store.create()
+    for step in ("mark", "finish"):
+        await store.batches.delete(batch_id, step)
+    token = await store.batches.place(batch_id, newer=False)
+    records, _ = await store.batches.listing(9, token)
+    assert [record.id for record in records] == [older]
+
+
+async def test_nobody_knows_the_place_of_a_batch_that_never_was(store: Store) -> None:
+    assert await store.batches.place("batch_" + 24 * "0", newer=True) is None
+
+
+async def test_a_page_is_full_whatever_is_gone_between_its_batches(store: Store, clock: Clock) -> None:
+    created: list[str] = []
+    for number in range(12):
+        created.insert(0, (await store.create()).id)
+        clock.advance_s(1)
+        if number % 3:
+            await store.redis.execute("DEL", keys.batch(created[0]))
+    living = created[2::3]
+    assert await pages(store, 2) == living
+    records, token = await store.batches.listing(4, None)
+    assert ([record.id for record in records], token) == (living, None)
+
+
+async def test_a_list_passes_so_many_that_are_gone_and_goes_on_from_there(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_listing, "PASSED_PER_READ", 3)
+    monkeypatch.setattr(redis_listing, "READS_MAX", 2)
+    oldest = (await store.create()).id
+    at = int(await store.redis.execute("ZSCORE", keys.BATCHES, oldest))
+    for number in range(1, 20):
+        await store.redis.execute("ZADD", keys.BATCHES, at + number, f"batch_{number:024x}")
+    records, token = await store.batches.listing(2, None)
+    assert records == []
+    assert token is not None
+    assert await pages(store, 2) == [oldest]

@@ -37,6 +37,7 @@ FAST = {
     "LOG_LEVEL": "DEBUG",
     "RUNPOD_DEBUG_LEVEL": "DEBUG",
 }
+CALLBACK_SECRET = "whsec_bG9jYWwgY2xvdWQncyBvd24gc2VjcmV0IQ=="
 # What the answers of the stage "facts" look like.
 FACTS = {
     "type": "object",

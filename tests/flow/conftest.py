@@ -8,14 +8,18 @@ import pytest_asyncio
 
 from shared.adapters.upstash import Upstash
 from tests.client import BatchClient
-from tests.flow.cloud import FACTS, FlowCloud, connected, flow_cloud
+from tests.flow.cloud import CALLBACK_SECRET, FACTS, FlowCloud, connected, flow_cloud
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def cloud(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[FlowCloud]:
-    # A stage whose answers have a shape.
-    stage = {"STAGES": '{"facts": "llama-70b"}', "STAGE_SCHEMAS": json.dumps({"facts": FACTS})}
-    async with flow_cloud(tmp_path_factory.mktemp("cloud"), **stage) as cloud:
+    # A stage whose answers have a shape, and callbacks.
+    env = {
+        "STAGES": '{"facts": "llama-70b"}',
+        "STAGE_SCHEMAS": json.dumps({"facts": FACTS}),
+        "CALLBACK_SECRET": CALLBACK_SECRET,
+    }
+    async with flow_cloud(tmp_path_factory.mktemp("cloud"), **env) as cloud:
         yield cloud
 
 

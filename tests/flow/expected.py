@@ -27,6 +27,7 @@ STATUS_KEYS = {
         "ended_at",
         "cancel_requested_at",
         "retry_of",
+        "callback",
     ),
 }
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z")
@@ -43,11 +44,14 @@ def succeeded_line(request: Mapping[str, Any], model: str) -> Line:
     return {
         "custom_id": request["custom_id"],
         "status": "succeeded",
-        "message": {"content": [{"type": "text", "text": answer(params)}]},
+        "message": {
+            "content": [{"type": "text", "text": answer(params)}],
+            "stop_reason": "max_tokens" if tokens == params["max_tokens"] else "end_turn",
+            "stop_sequence": None,
+        },
         "usage": {"input_tokens": max(1, len(prompt_text(params)) // 4), "output_tokens": tokens},
         "error": None,
         "model": model,
-        "stop_reason": "max_tokens" if tokens == params["max_tokens"] else "end_turn",
     }
 
 

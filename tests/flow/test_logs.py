@@ -19,7 +19,7 @@ PROMPT = "Zwölf Boxkämpfer jagen Viktor"
 WORKERS = ("batch-api-*", "mistral-*", "llama-*")
 SECRETS = (
     *("RUNPOD_API_KEY", "RUNPOD_AI_API_KEY", "UPSTASH_REDIS_REST_TOKEN"),
-    *("WEBHOOK_TOKEN", "S3_SECRET_ACCESS_KEY"),
+    *("WEBHOOK_TOKEN", "S3_SECRET_ACCESS_KEY", "CALLBACK_SECRET"),
 )
 # How each kind of key is read whole.
 READS = {

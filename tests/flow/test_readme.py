@@ -7,6 +7,7 @@ kind.
 
 import asyncio
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -18,6 +19,7 @@ from typing import Any
 import pytest
 
 from tests.local_cloud.command import local_cloud_process
+from tests.sdk.apps import python_env
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text("utf-8")
@@ -68,6 +70,7 @@ async def print_blocks(folder: Path) -> list[str]:
     """What each `run` block prints, in their order, on one local cloud and in one shell."""
     (folder / "node_modules").mkdir()
     (folder / "node_modules/llm-batch-adapter").symlink_to(ROOT / "node-adapter")
+    (folder / "node_modules/@anthropic-ai").symlink_to(ROOT / "node-adapter/node_modules/@anthropic-ai")
     script: list[str] = []
     for number, block in enumerate(block for block in BLOCKS if block.role == "run"):
         if block.kind == "node":
@@ -86,6 +89,7 @@ async def print_blocks(folder: Path) -> list[str]:
         shell = await asyncio.create_subprocess_exec(
             *("bash", "-euo", "pipefail", "-c", "\n".join(script)),
             cwd=folder,
+            env={**os.environ, **python_env("2.11.0")},
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -1,7 +1,7 @@
 """Everything that either side of the state's model holds, in one comparable form, and what must be true of it."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from shared.adapters import keys
 from shared.adapters.redis_monitor import RedisMonitor
@@ -30,6 +30,7 @@ class Picture:
     waiting: Mapping[str, Scores]
     running: Mapping[str, Scores]
     open: Scores
+    callbacks: Scores
     breakers: Mapping[str, Breaker]
 
 
@@ -58,6 +59,7 @@ async def picture_of_memory(memory: MemoryStore, endpoints: Sequence[Endpoint]) 
         waiting={endpoint: kept[0] for endpoint, kept in leases.items()},
         running={endpoint: kept[1] for endpoint, kept in leases.items()},
         open={id_: float(due) for id_, due in state.open.items()},
+        callbacks={id_: float(due) for id_, due in state.callbacks.items()},
         breakers=await memory.breakers(),
     )
 
@@ -68,7 +70,7 @@ async def picture_of_redis(
     models, names = [endpoint.model for endpoint in endpoints], [endpoint.id for endpoint in endpoints]
     hashes = redis.read([["HGETALL", key(id_)] for id_ in batch_ids for key in (keys.batch, keys.shards)])
     raws = {id_: hashes[2 * i] for i, id_ in enumerate(batch_ids) if hashes[2 * i]}
-    sets = [keys.OPEN, *map(keys.queue, models), *map(keys.delayed, models)]
+    sets = [keys.OPEN, keys.CALLBACKS, *map(keys.queue, models), *map(keys.delayed, models)]
     sets += [*map(keys.waiting, names), *map(keys.running, names)]
     scores = dict(
         zip(sets, redis.read([["ZRANGE", name, 0, -1, "WITHSCORES"] for name in sets]), strict=True)
@@ -91,6 +93,7 @@ async def picture_of_redis(
         waiting={name: by_name[keys.waiting(name)] for name in names},
         running={name: by_name[keys.running(name)] for name in names},
         open=by_name[keys.OPEN],
+        callbacks=by_name[keys.CALLBACKS],
         breakers=await RedisMonitor(redis, endpoints).breakers(),
     )
 
@@ -105,6 +108,9 @@ def check(picture: Picture) -> None:
         assert (sum(batch.settled.values()) == batch.total) == (batch.phase is BatchPhase.ENDED)
         assert (batch.phase is BatchPhase.ENDED) == (batch.ended_ms is not None)
         assert (batch_id in picture.open) == (batch.ended_ms is None)
+        is_untold = batch.callback is not None and batch.callback.state == "pending"
+        is_due = is_untold and batch.ended_ms is not None and batch_id not in picture.deleted
+        assert (batch_id in picture.callbacks) == is_due
         for plan in batch.models:
             handed = sorted(n for n in shards if plan.first <= n < plan.first + plan.shards)
             assert handed == list(range(plan.first, plan.first + len(handed)))
@@ -168,7 +174,13 @@ def check_step(before: Picture, after: Picture) -> None:
         assert was.updated_ms <= now.updated_ms
         assert before.shards[batch_id].keys() <= after.shards[batch_id].keys()
         if was.phase is BatchPhase.ENDED:
-            assert (now, after.shards[batch_id]) == (was, before.shards[batch_id])
+            # What goes on is the telling of it, until somebody has heard.
+            assert (replace(now, callback=None), after.shards[batch_id]) == (
+                replace(was, callback=None),
+                before.shards[batch_id],
+            )
+            if was.callback and was.callback.state == "delivered":
+                assert now.callback == was.callback
 
 
 def moves(before: Picture, after: Picture) -> dict[ShardRef, tuple[ShardState, ShardState]]:

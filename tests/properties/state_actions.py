@@ -129,8 +129,15 @@ class StateActions(RuleBasedStateMachine):
                 seen = self.shard(ref) or shard
                 self.give_back(ref, seen, 0, Repeat.ONCE, blame=way == "blame")
 
-    def list_all(self, limit: int) -> None:
-        token: str | None = None
+    def list_all(self, limit: int, beside: str) -> None:
+        """From the newest, and both ways from one of them."""
+        self.list_from(limit, None)
+        for newer in (False, True):
+            place = self.pair.call(lambda ports, newer=newer: ports.batches.place(beside, newer=newer))  # type: ignore[misc]
+            if place is not None:
+                self.list_from(limit, place)
+
+    def list_from(self, limit: int, token: str | None) -> None:
         while True:
             page = self.pair.call(lambda ports, after=token: ports.batches.listing(limit, after))  # type: ignore[misc]
             token = page[1]

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import precondition, rule
 
 from shared.adapters import keys
+from shared.core.callbacks import Noted
 from shared.core.lifecycle import Event
 from shared.ports.payloads import output_key
 from tests.contract.state import new_batch
@@ -19,6 +20,15 @@ plans = st.one_of(
     st.builds(lambda one, two: {"mistral": one, "llama-70b": two}, sizes, sizes),
     st.builds(lambda one, two: {"llama-70b": one, "mistral": two}, sizes, sizes),
 )
+CALLBACK_URL = "https://receiver.example/ended?token=1"
+attempts = st.sampled_from(
+    [
+        Noted("pending", "no answer", 5000),
+        Noted("pending", "the receiver answered 500", 36_000_000),
+        Noted("delivered"),
+        Noted("failed", "the receiver answered 410"),
+    ]
+)
 ways_out = st.lists(st.sampled_from(["start", "start", "settle", "give back", "blame"]), max_size=4)
 
 
@@ -32,6 +42,7 @@ class BatchRules(StateActions):
         key=st.sampled_from([None, None, "k1", "k1", "k2"]),
         body=st.sampled_from(["a", "a", "b"]),
         expires_in_ms=st.sampled_from([5 * MINUTE_MS, HOUR_MS, 24 * HOUR_MS, 24 * HOUR_MS]),
+        callback_url=st.sampled_from([None, CALLBACK_URL]),
         repeat=repeats,
     )
     def create(
@@ -42,6 +53,7 @@ class BatchRules(StateActions):
         body: str,
         expires_in_ms: int,
         repeat: Repeat,
+        callback_url: str | None = CALLBACK_URL,
     ) -> None:
         number = len(self.nonces)
         batch = new_batch(
@@ -53,6 +65,7 @@ class BatchRules(StateActions):
             body_hash=body if key else None,
             expires_in_ms=expires_in_ms,
             retain_ms=HOUR_MS,
+            callback_url=callback_url,
         )
         self.nonces[batch.id] = batch.nonce
         self.pair.batch_ids.append(batch.id)
@@ -111,15 +124,16 @@ class BatchRules(StateActions):
         pick=picks,
         bodies=st.lists(st.sampled_from(["{}", "x"]), max_size=20),
         limit=st.integers(1, 4),
+        tries=st.lists(attempts, min_size=1, max_size=3),
         force=st.booleans(),
     )
-    def sweep(self, pick: int, bodies: list[str], limit: int, *, force: bool) -> None:
-        """Whose work is then done, as far as it is a lease or an expiry; and a list of all batches."""
+    def sweep(self, pick: int, bodies: list[str], limit: int, tries: list[Noted], *, force: bool) -> None:
+        """Whose work is then done, as far as it is a lease, an expiry or a callback; and a list of all batches."""
         self.redis.read([["RPUSH", keys.INBOXES[3], body] for body in bodies])
         self.pair.memory.batches.push(bodies)
         batch_id = self.batch(pick)
         swept = self.pair.call(lambda ports: ports.batches.sweep(batch_id, force=force))
-        self.list_all(limit)
+        self.list_all(limit, batch_id)
         if swept.work is None:
             return
         for lease in swept.work.leases:
@@ -130,6 +144,25 @@ class BatchRules(StateActions):
                 [Event.STOP],
             )
             happened(f"stop: expired {answer.verdict}")
+        for ended in swept.work.callbacks:
+            for noted in tries:
+                self.tell(ended, 1, noted, Repeat.ONCE)
+
+    @rule(pick=picks, later=st.integers(0, 1), noted=attempts, repeat=repeats)
+    def tell_again(self, pick: int, later: int, noted: Noted, repeat: Repeat) -> None:
+        """By somebody who was given the callback now, or long ago: of any batch."""
+        self.tell(self.batch(pick), later, noted, repeat)
+
+    def tell(self, batch_id: str, later: int, noted: Noted, repeat: Repeat) -> None:
+        """`later` 0 is the attempt that was noted last."""
+        found = self.pair.call(lambda ports: ports.callbacks.load(batch_id))
+        known = self.pair.picture.batches.get(batch_id)
+        if known is None or known.callback is None or known.ended_ms is None:
+            return
+        number = max(1, known.callback.attempts + later)
+        self.pair.call(lambda ports: ports.callbacks.note(batch_id, number, noted), repeat=repeat)
+        now = self.pair.picture.batches[batch_id].callback
+        happened(f"callback: {now.state if now and found else 'over'}")
 
     @rule(by_ms=st.sampled_from([1000, 16_000, 16_000, 31_000, 31_000, 11 * MINUTE_MS]))
     def wait(self, by_ms: int) -> None:

@@ -8,6 +8,7 @@ from typing import Any, Protocol, TypeVar
 from hypothesis import event
 
 from shared.core.lifecycle import Event, ShardState, next_state
+from shared.ports.callbacks import CallbackStore
 from shared.ports.state import Batches, Queue, Repairs, Runs
 from tests.contract.state import ENDPOINTS, TIMING, Store
 from tests.memory_batches import MemoryStore
@@ -50,6 +51,8 @@ class Ports(Protocol):
     def runs(self) -> Runs: ...
     @property
     def repairs(self) -> Repairs: ...
+    @property
+    def callbacks(self) -> CallbackStore: ...
 
 
 class Pair:

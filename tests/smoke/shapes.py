@@ -34,6 +34,13 @@ class Counts(Shape):
     expired: Annotated[int, Field(ge=1)] | None = None
 
 
+class Callback(Shape):
+    host: str
+    state: Literal["pending", "delivered", "failed"]
+    attempts: Natural
+    error: str | None
+
+
 class Batch(Shape):
     id: BatchId
     processing_status: Literal["collected", "submitted", "processing", "ended"]
@@ -44,6 +51,7 @@ class Batch(Shape):
     ended_at: Stamp | None
     cancel_requested_at: Stamp | None
     retry_of: BatchId | None
+    callback: Callback | None
     models: dict[str, Natural]
 
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from tests.soak.caller import Caller
-from tests.soak.faults import RUN, STATUS, WEBHOOKS
+from tests.soak.faults import RECEIVER, RUN, STATUS, WEBHOOKS
 from tests.soak.witness import name_of
 from tests.soak.world import World
 
@@ -15,7 +15,10 @@ from tests.soak.world import World
 LEARN_S = 10.0
 IN_FLIGHT_S = 20.0
 # Faults that cost a submission or a moment, and never a computation.
-COSTLESS = {*RUN, *STATUS, *WEBHOOKS, "job_vanishes", "job_fails_unstarted", "result_refused", "engine_busy"}
+COSTLESS = {
+    *(*RUN, *STATUS, *WEBHOOKS, *RECEIVER),
+    *("job_vanishes", "job_fails_unstarted", "result_refused", "engine_busy"),
+}
 
 
 def check_store(world: World, callers: Sequence[Caller]) -> None:

@@ -70,6 +70,7 @@ WEBHOOKS = (
 )
 STORAGE = ("s3_500", "s3_slow_down", "s3_timeout_after_write", "s3_truncated", "s3_missing", "s3_refused")
 ENGINE = ("engine_busy", "engine_dies")
-RATED = (*REDIS, *RUN, *STATUS, *JOBS, *WEBHOOKS, *STORAGE, *ENGINE)
+RECEIVER = ("receiver_500", "receiver_redirects", "receiver_cut_before", "receiver_cut_after")
+RATED = (*REDIS, *RUN, *STATUS, *JOBS, *WEBHOOKS, *STORAGE, *ENGINE, *RECEIVER)
 # What befalls a process, at a moment or between two calls.
 BLOWS = ("kill", "term", "freeze", "freeze_and_replace", "kill_between_calls")

@@ -4,7 +4,19 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from tests.soak.faults import BLOWS, ENGINE, JOBS, RATED, REDIS, RUN, STATUS, STORAGE, WEBHOOKS, Weather
+from tests.soak.faults import (
+    BLOWS,
+    ENGINE,
+    JOBS,
+    RATED,
+    RECEIVER,
+    REDIS,
+    RUN,
+    STATUS,
+    STORAGE,
+    WEBHOOKS,
+    Weather,
+)
 
 Request = dict[str, object]
 
@@ -56,7 +68,7 @@ class RunPlan:
 
 FLAVOURS = ("calm", "light", "single", "storm", "blackout", "blows", "poison", "everything")
 # Each group, so that a single fault of a run is often one that matters.
-GROUPS = (REDIS, RUN, STATUS, JOBS, WEBHOOKS, STORAGE, ENGINE)
+GROUPS = (REDIS, RUN, STATUS, JOBS, WEBHOOKS, STORAGE, ENGINE, RECEIVER)
 
 
 def mixed(seed: int) -> RunPlan:

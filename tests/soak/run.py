@@ -90,6 +90,7 @@ async def _run(world: World, wanted: RunPlan) -> Verdict:
         await asyncio.sleep(QUIET_S)
         checks.check_store(world, callers)
         for caller in callers:
+            await caller.check_told()
             await caller.check_again()
             checks.check_submissions(world, caller)
             work = checks.check_work(world, caller, wanted.faults_end_s)
@@ -162,6 +163,7 @@ def _patched(world: World, seed: int) -> Iterator[None]:
         setattr(owner, name, value)
 
     patch(httpx, "AsyncClient", lambda **options: client(transport=world, trust_env=False, **_plain(options)))
+    patch(httpx, "AsyncHTTPTransport", lambda **options: world)
     patch(boto3, "client", lambda *args, **options: world.bucket)
     patch(secrets, "token_hex", lambda size: ids.randbytes(size).hex())
     for name, module in list(sys.modules.items()):

@@ -20,6 +20,7 @@ from shared.flow.operations import Operations
 from shared.wiring import build_service
 from tests.soak.faults import REDIS, Faults
 from tests.soak.platform import CALLER_TIMEOUT_S, Endpoint
+from tests.soak.receiver import HOST, Receiver
 from tests.soak.redis import VirtualRedis
 from tests.soak.storage import Bucket
 from tests.soak.virtual import PROCESS, Process, VirtualLoop
@@ -38,6 +39,8 @@ ENVIRONMENT = {
     "S3_ACCESS_KEY_ID": "id",
     "S3_SECRET_ACCESS_KEY": "secret",
     "ENGINE": "simulated",
+    "CALLBACK_SECRET": "whsec_dGhlIHNvYWsncyBvd24gc2VjcmV0ISEh",
+    "CALLBACK_ALLOW_PRIVATE": "1",
     "PAYLOAD_INLINE_BYTES": "700",
     "RESULTS_PAGE_BYTES": "4096",
     "MISTRAL_SHARD_REQUESTS": "8",
@@ -66,6 +69,7 @@ class World(httpx.AsyncBaseTransport):
             {**ENVIRONMENT, "WORKER_CONCURRENCY": str(concurrency)}, CARDS
         )
         self.bucket = Bucket(faults, loop.time)
+        self.receiver = Receiver(faults, loop.time)
         self.endpoints = {name: Endpoint(name, loop, faults, self._push) for name in ("mistral", "llama")}
         self.processes: list[Process] = []
         self.violations: list[str] = []
@@ -99,6 +103,9 @@ class World(httpx.AsyncBaseTransport):
         if request.url.host == "redis.test":
             return await self._serve_redis(request)
         await asyncio.sleep(self.faults.rng.uniform(0.02, 0.3))
+        if request.url.host == HOST:
+            self.note("callback", request.url.path)
+            return self.receiver.serve(request)
         _, _, endpoint, operation, *rest = request.url.path.split("/")
         self.note("runpod", endpoint, operation, rest)
         return await self.endpoints[endpoint].call(request, operation, rest[0] if rest else "")

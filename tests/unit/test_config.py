@@ -1,6 +1,7 @@
 """Settings: every fault at once, and secrets never shown."""
 
 import json
+from base64 import b64decode
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ SECRETS = {
     "UPSTASH_REDIS_REST_TOKEN": "SECRET2",
     "WEBHOOK_TOKEN": "SECRET3",
     "S3_SECRET_ACCESS_KEY": "SECRET4",
+    "CALLBACK_SECRET": f"whsec_{'SECRET5/' * 4} whsec_{'SECRET6/' * 4}",
 }
 ENV = {
     **SECRETS,
@@ -117,6 +119,17 @@ def test_secrets_are_shown_neither_by_settings_nor_by_faults() -> None:
     assert settings.redis_token.get_secret_value() == "SECRET2"
 
 
+def test_a_callback_secret_is_a_key_or_several_and_not_shown() -> None:
+    settings = load_settings(ENV, CARDS)
+    keys = [secret.get_secret_value() for secret in settings.callback_secrets]
+    assert keys == [b64decode("SECRET5/" * 4), b64decode("SECRET6/" * 4)]
+    assert not settings.callback_allow_private
+    assert not any(repr(key)[2:-1] in repr(settings) for key in keys)
+    assert load_settings({**ENV, "CALLBACK_SECRET": ""}, CARDS).callback_secrets == ()
+    [fault] = faults(CALLBACK_SECRET="SECRET5")
+    assert fault == "CALLBACK_SECRET must be whsec_ and 24 to 64 bytes in base64; several, between spaces"
+
+
 def test_defaults_are_those_of_the_readme() -> None:
     settings = load_settings(ENV, CARDS)
     assert (settings.engine, settings.log_level, settings.max_requests) == ("vllm", "INFO", 100_000)
@@ -150,3 +163,19 @@ def test_a_deployment_tunes_its_cards_and_adds_stages() -> None:
     assert (card.slots, card.shard_requests, settings.cards["llama-70b"].slots) == (256, 64, 18)
     assert settings.stages["summary"] == "mistral"
     assert settings.stages["polish"] == "llama-70b"
+
+
+def test_a_deployment_names_its_models_as_its_callers_do() -> None:
+    named = {"MISTRAL_ALIASES": "claude-sonnet*, gpt-4o-mini", "LLAMA_ALIASES": "claude-opus*"}
+    cards = load_settings({**ENV, **named}, CARDS).cards
+    assert cards["mistral"].aliases == ("claude-sonnet*", "gpt-4o-mini")
+    assert cards["llama-70b"].aliases == ("claude-opus*",)
+    assert {card.name: card.aliases for card in load_settings(ENV, CARDS).cards.values()} == {
+        card.name: card.aliases for card in CARDS
+    }
+
+
+def test_a_name_stands_for_one_model() -> None:
+    twice = {"MISTRAL_ALIASES": "small,claude-*", "LLAMA_ALIASES": "claude-*"}
+    assert faults(**twice) == ["LLAMA_ALIASES: 'claude-*' stands for mistral already"]
+    assert faults(LLAMA_ALIASES="mistral") == ["LLAMA_ALIASES: 'mistral' stands for mistral already"]

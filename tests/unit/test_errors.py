@@ -23,6 +23,7 @@ CLASSES = [
         ("StateUnavailable", "overloaded_error", 503),
         ("StorageUnavailable", "overloaded_error", 503),
         ("EndpointUnavailable", "overloaded_error", 503),
+        ("EndpointTimeout", "timeout_error", 504),
         ("RequestRejected", "invalid_request_error", 400),
         ("OutputInvalid", "model_error", 500),
         ("EngineDead", "worker_error", 500),
@@ -40,6 +41,7 @@ def test_only_what_may_pass_is_retryable() -> None:
         "StateUnavailable",
         "StorageUnavailable",
         "EndpointUnavailable",
+        "EndpointTimeout",
         "WorkerLeaving",
         "EngineBusy",
     }

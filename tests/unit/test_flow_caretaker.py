@@ -43,6 +43,7 @@ class Bench:
             cards,
             endpoints,
             Patience(),
+            unused,
         )
 
     def finds(

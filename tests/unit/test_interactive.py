@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from handlers.catalog import CARDS
 from handlers.interactive import REFUSAL_MAX_CHARS, chunks, is_interactive
-from shared.errors import EngineDead, InvalidRequest
+from shared.errors import EngineBusy, EngineDead, InvalidRequest, OutputInvalid, RequestRejected, TooLarge
 from shared.ports.engine import Call
 from tests.fakes import ScriptedEngine, ScriptedReply
 
+[CARD, *_] = CARDS
 CHAT = "/v1/chat/completions"
 ASKED = {"model": "m", "messages": [{"role": "user", "content": "hello"}]}
 DEFAULTS = {"max_tokens": 100, "temperature": 1.0, "top_p": 1.0, "stream": False}
@@ -28,7 +30,7 @@ def event(body: object) -> bytes:
 
 async def yielded(engine: ScriptedEngine, job_input: dict[str, Any], *replies: ScriptedReply) -> list[Any]:
     engine.replies.extend(replies)
-    return [chunk async for chunk in chunks(engine, job_input)]
+    return [chunk async for chunk in chunks(engine, CARD, job_input)]
 
 
 @pytest.mark.parametrize(
@@ -38,6 +40,7 @@ async def yielded(engine: ScriptedEngine, job_input: dict[str, Any], *replies: S
         ({"openai_input": {}}, True),
         ({"prompt": "hello"}, True),
         ({"messages": []}, True),
+        ({"message": {}}, True),
         ({"batch": "batch_1", "shard": 0, "attempt": 1}, False),
         ({}, False),
     ],
@@ -106,7 +109,7 @@ class TestOpenAI:
         more = asyncio.Event()
         reply = ScriptedReply([event("first"), more, event("second")], streaming=True)
         engine.replies.append(reply)
-        answer = chunks(engine, {"openai_input": {**ASKED, "stream": True}})
+        answer = chunks(engine, CARD, {"openai_input": {**ASKED, "stream": True}})
         assert await anext(answer) == event("first").decode()
         assert not engine.closed
         more.set()
@@ -115,7 +118,7 @@ class TestOpenAI:
     async def test_closing_early_closes_the_engines_answer(self, engine: ScriptedEngine) -> None:
         reply = ScriptedReply([event("first"), asyncio.Event()], streaming=True)
         engine.replies.append(reply)
-        answer = chunks(engine, {"openai_input": {**ASKED, "stream": True}})
+        answer = chunks(engine, CARD, {"openai_input": {**ASKED, "stream": True}})
         await anext(answer)
         await answer.aclose()
         assert engine.closed == [reply]
@@ -137,7 +140,7 @@ class TestOpenAI:
         self, engine: ScriptedEngine
     ) -> None:
         engine.replies.append(ScriptedReply([event("first"), EngineDead("it died")], streaming=True))
-        answer = chunks(engine, {"openai_input": {**ASKED, "stream": True}})
+        answer = chunks(engine, CARD, {"openai_input": {**ASKED, "stream": True}})
         assert await anext(answer) == event("first").decode()
         with pytest.raises(EngineDead):
             await anext(answer)
@@ -187,7 +190,7 @@ class TestPlainInput:
             b"data: [DONE]\n\n",
         ]
         engine.replies.append(ScriptedReply(parts, streaming=True))
-        answer = chunks(engine, {"messages": ASKED["messages"], "stream": True})
+        answer = chunks(engine, CARD, {"messages": ASKED["messages"], "stream": True})
         assert await anext(answer) == {"choices": [{"tokens": ["a"]}], "usage": {"input": 9, "output": 1}}
         more.set()
         assert [piece async for piece in answer] == [
@@ -237,3 +240,75 @@ async def test_a_refusal_that_repeats_a_long_input_is_told_in_few_words(engine: 
     assert error["code"] == 400
     assert error["message"].startswith("the engine refused with status 400")
     assert len(answer["error"]) < REFUSAL_MAX_CHARS
+
+
+class TestMessage:
+    def asking(self, text: str = "hello", **params: Any) -> dict[str, Any]:
+        return {"message": {"params": {"messages": [{"role": "user", "content": text}], **params}}}
+
+    async def test_it_is_answered_as_a_request_of_a_batch_is_and_goes_first(
+        self, engine: ScriptedEngine
+    ) -> None:
+        assert await yielded(engine, self.asking(max_tokens=9)) == [
+            {
+                "message": {
+                    "content": [{"type": "text", "text": "HELLO"}],
+                    "stop_reason": "end_turn",
+                    "stop_sequence": None,
+                },
+                "usage": {"input_tokens": 5, "output_tokens": 2},
+                "model": CARD.name,
+            }
+        ]
+        assert engine.urgent == [True]
+
+    async def test_content_may_be_blocks(self, engine: ScriptedEngine) -> None:
+        job_input = self.asking(messages=[{"role": "user", "content": [{"type": "text", "text": "hello"}]}])
+        [answer] = await yielded(engine, job_input)
+        assert answer["message"]["content"] == [{"type": "text", "text": "HELLO"}]
+
+    async def test_a_passing_fault_is_tried_again(self, engine: ScriptedEngine) -> None:
+        engine.faults["hello"] = [EngineBusy("full")]
+        [answer] = await yielded(engine, self.asking())
+        assert answer["message"]["stop_reason"] == "end_turn"
+        assert engine.prompts == ["hello", "hello"]
+
+    async def test_an_answer_that_is_not_what_was_asked_for_fails(self, engine: ScriptedEngine) -> None:
+        with pytest.raises(OutputInvalid):
+            await yielded(engine, self.asking(response_format={"type": "json_object"}))
+
+    @pytest.mark.parametrize("fault", [RequestRejected("too long"), EngineDead("it died")], ids=str)
+    async def test_what_the_engine_raises_is_raised(self, engine: ScriptedEngine, fault: Exception) -> None:
+        engine.faults["hello"] = [fault]
+        with pytest.raises(type(fault)):
+            await yielded(engine, self.asking())
+
+    @pytest.mark.parametrize(
+        ("job_input", "param"),
+        [
+            ({"message": {}}, "message.params"),
+            ({"message": []}, "message"),
+            ({"message": {"params": {}}}, "message.params.messages"),
+            ({"message": {"params": {"messages": []}}}, "message.params.messages"),
+            (
+                {"message": {"params": {"messages": [{"role": "system", "content": "x"}]}}},
+                "message.params.messages[0].role",
+            ),
+        ],
+        ids=lambda value: value if isinstance(value, str) else "",
+    )
+    async def test_what_is_no_request_is_refused_by_its_field(
+        self, engine: ScriptedEngine, job_input: dict[str, Any], param: str
+    ) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            await yielded(engine, job_input)
+        assert caught.value.param == param
+        assert engine.prompts == []
+
+    async def test_limits_are_those_of_a_request_of_a_batch(self, engine: ScriptedEngine) -> None:
+        with pytest.raises(InvalidRequest) as caught:
+            await yielded(engine, self.asking(max_tokens=CARD.context_tokens + 1))
+        assert caught.value.param == "message.params.max_tokens"
+        with pytest.raises(TooLarge):
+            await yielded(engine, self.asking("x" * CARD.shard_bytes))
+        assert engine.prompts == []

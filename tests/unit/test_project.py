@@ -132,9 +132,11 @@ def test_no_file_names_a_path_of_some_machine() -> None:
 
 
 def test_lock_files_hold_versions_and_no_addresses() -> None:
-    for name in ("tests/requirements.in", "tests/requirements.txt"):
-        assert "://" not in text_of(ROOT / name)
-        assert pins(ROOT / name)
+    locks = [ROOT / "tests/requirements.in", ROOT / "tests/requirements.txt", *ROOT.glob("tests/sdk/*.txt")]
+    assert len(locks) == 4
+    for lock in locks:
+        assert "://" not in text_of(lock)
+        assert pins(lock)
     packages = json.loads(text_of(ROOT / "node-adapter/package-lock.json"))["packages"]
     assert not [name for name, package in packages.items() if "resolved" in package]
 
@@ -145,11 +147,17 @@ def test_the_lock_has_every_direct_pin() -> None:
     assert {name: lock.get(name) for name in direct} == direct
 
 
+def node_pins() -> dict[str, str]:
+    """The version of each direct dependency of the adapter, of one under another name too (`npm:package@version`)."""
+    package = json.loads(text_of(ROOT / "node-adapter/package.json"))
+    return {name: pin.rpartition("@")[2] for name, pin in package["devDependencies"].items()}
+
+
 def test_the_node_lock_has_every_direct_pin() -> None:
     package = json.loads(text_of(ROOT / "node-adapter/package.json"))
     lock = json.loads(text_of(ROOT / "node-adapter/package-lock.json"))["packages"]
     assert "dependencies" not in package
-    direct = package["devDependencies"]
+    direct = node_pins()
     assert {name: lock[f"node_modules/{name}"]["version"] for name in direct} == direct
 
 
@@ -157,7 +165,7 @@ def test_every_direct_dependency_is_justified_with_its_version() -> None:
     page = text_of(ROOT / "docs/dependencies.md")
     rows = dict(re.findall(r"^\| `([^`]+)` \| ([^ |]+) \| \S", page, re.MULTILINE))
     python = pins(ROOT / "tests/requirements.in")
-    node = json.loads(text_of(ROOT / "node-adapter/package.json"))["devDependencies"]
+    node = node_pins()
     assert rows == {**python, **node}
 
 

@@ -12,12 +12,19 @@ from shared.errors import InvalidRequest
 ROUTER = Router(CARDS, {**DEFAULT_STAGES, "summary": "mistral"})
 
 
-def route(stage: str | None, *, hint: str | None = None, model: str | None = None, **params: Any) -> str:
+def route(
+    stage: str | None,
+    *,
+    hint: str | None = None,
+    own_stage: str | None = None,
+    model: str | None = None,
+    **params: Any,
+) -> str:
     named = {} if model is None else {"model": model}
     request = {
         "custom_id": "a",
         "params": {"messages": [{"role": "user", "content": "hi"}], **named, **params},
-        "metadata": {"model_hint": hint},
+        "metadata": {"model_hint": hint, "stage": own_stage},
     }
     wanted = parse(CreateInput, {"operation": "create", "requests": [request], "stage": stage})
     return ROUTER.route(wanted.stage, 4, wanted.requests[0]).name
@@ -40,6 +47,13 @@ def test_a_stage_has_its_model(stage: str, model: str) -> None:
 def test_the_hint_wins_over_stage_and_model() -> None:
     assert route("email", hint="llama-70b", model="mistral") == "llama-70b"
     assert route("sales_intel", hint="mistral") == "mistral"
+
+
+def test_a_requests_own_stage_wins_over_its_batchs() -> None:
+    assert route("email", own_stage="polish") == "llama-70b"
+    assert route("polish", own_stage="email", model="llama-70b") == "mistral"
+    assert route("polish", own_stage="email", hint="llama-70b") == "llama-70b"
+    assert route("polish", own_stage="no_such_stage", model="mistral") == "mistral"
 
 
 def test_the_stage_wins_over_the_model() -> None:
@@ -70,6 +84,7 @@ def test_a_model_is_found_by_name_and_alias(name: str, model: str) -> None:
     [
         ("polsh", {}, "stage"),
         (None, {}, "stage"),
+        ("email", {"own_stage": "polsh"}, "requests[4].metadata.stage"),
         ("email", {"hint": "gpt-4"}, "requests[4].metadata.model_hint"),
         (None, {"model": "gpt-4"}, "requests[4].params.model"),
     ],

@@ -9,9 +9,10 @@ import pytest
 from handlers.llama.model import CARD as LLAMA
 from handlers.mistral.model import CARD as MISTRAL
 from shared.config import load_settings
-from shared.engines.sampling import GUIDANCE, UNSUPPORTED, sampling_fields
+from shared.core.tools import offer_of
+from shared.engines.sampling import GUIDANCE, sampling_fields
 from shared.engines.vllm_engine import arguments
-from shared.errors import ConfigError, RequestRejected
+from shared.errors import ConfigError
 
 REQUIRED = {
     "RUNPOD_API_KEY": "key",
@@ -145,8 +146,15 @@ class TestSampling:
         fields = sampling_fields({"max_tokens": 5, "response_format": response_format}, 9)
         assert fields.get("structured_outputs") == guide
 
-    @pytest.mark.parametrize("name", UNSUPPORTED)
-    def test_what_would_change_the_answer_and_is_not_there_is_refused_by_name(self, name: str) -> None:
-        with pytest.raises(RequestRejected) as caught:
-            sampling_fields({"max_tokens": 5, name: ["something"]}, 9)
-        assert caught.value.param == f"params.{name}"
+    def test_calls_that_must_be_made_guide_the_decoding_and_a_choice_does_not(self) -> None:
+        params = {
+            "max_tokens": 5,
+            "tools": [{"name": "look", "input_schema": {}}],
+            "response_format": {"type": "json_object"},
+        }
+        assert "structured_outputs" not in sampling_fields(params, 9, offer_of(params))
+        forced = {**params, "tool_choice": {"type": "any"}}
+        offer = offer_of(forced)
+        assert offer is not None
+        guide = sampling_fields(forced, 9, offer)["structured_outputs"]
+        assert guide == {"json": {**offer.calls_schema(), "x-guidance": GUIDANCE}}

@@ -49,7 +49,8 @@ class TinyModel:
 
 
 def _mistral(name: str, template: str) -> TinyModel:
-    specials = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]")
+    tools = ("[TOOL_CALLS]", "[AVAILABLE_TOOLS]", "[/AVAILABLE_TOOLS]", "[TOOL_RESULTS]", "[/TOOL_RESULTS]")
+    specials = ("<unk>", "<s>", "</s>", "[INST]", "[/INST]", *tools)
     return TinyModel(name, "mistral", template, specials, "<s>", "</s>", "</s>", ("</s>",), ends_turns=False)
 
 

@@ -44,7 +44,7 @@ def text_of(line: dict[str, Any]) -> str:
 def assert_full(line: dict[str, Any]) -> None:
     """The line of a request with as many tokens as it may have."""
     assert line["status"] == "succeeded", line["error"]
-    assert (line["usage"]["output_tokens"], line["stop_reason"]) == (SHORT, "max_tokens")
+    assert (line["usage"]["output_tokens"], line["message"]["stop_reason"]) == (SHORT, "max_tokens")
 
 
 async def running(client: BatchClient, requests: list[dict[str, Any]]) -> str:
@@ -70,13 +70,13 @@ async def test_five_hundred_requests_for_two_models_come_back_whole_and_in_order
         text = text_of(line)
         if n % 5 == 0:
             jsonschema.validate(json.loads(text), TICKET)
-            assert line["stop_reason"] == "end_turn"
-        elif n % 2 == 0 or line["stop_reason"] != "end_turn":
+            assert line["message"]["stop_reason"] == "end_turn"
+        elif n % 2 == 0 or line["message"]["stop_reason"] != "end_turn":
             # The tiny Mistral never ends a turn by itself.
             assert_full(line)
     plain = [line for n, line in enumerate(lines) if n % 2 == 1 and n % 5 != 0]
     # Some 85 of 200, give or take 7.
-    assert sum(line["stop_reason"] == "end_turn" for line in plain) > 40, (
+    assert sum(line["message"]["stop_reason"] == "end_turn" for line in plain) > 40, (
         "the tiny Llama ends turns by itself"
     )
     assert not [line for line in lines if SPECIAL_TOKEN.search(text_of(line))]

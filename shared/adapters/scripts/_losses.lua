@@ -1,9 +1,9 @@
 -- Common to start and requeue: what a worker's death means for the shard it ran, and giving a shard back.
 -- KEYS of both: batch, shards, waiting, running, queue, delayed, vtime, open, metrics:batches, metrics:{model}, rest,
--- deaths, proof
+-- deaths, proof, callbacks
 -- A of both: id, shard, model, delay_ms, max_deaths, random (0..1), ...
 local BATCH, SHARDS, WAITING, RUNNING, QUEUE, DELAYED, VTIME, OPEN, METRICS_BATCHES, METRICS = unpack(KEYS, 1, 10)
-local REST, DEATHS, PROOF = unpack(KEYS, 11, 13)
+local REST, DEATHS, PROOF, CALLBACKS = unpack(KEYS, 11, 14)
 local LONGEST_REST_MS = 600000
 local member = A.id .. ':' .. A.shard
 
@@ -92,5 +92,5 @@ end
 local function settle_lost(shard, outcome)
   drop_lease()
   settle_without_output(BATCH, SHARDS, METRICS, A.shard, shard, outcome, outcome == 'errored' and A.message or '')
-  end_if_complete(A.id, BATCH, OPEN, METRICS_BATCHES)
+  end_if_complete(A.id, BATCH, OPEN, METRICS_BATCHES, CALLBACKS)
 end

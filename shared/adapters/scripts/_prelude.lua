@@ -83,13 +83,17 @@ local function count(batch, metrics, outcome, requests)
 end
 
 -- A batch ends when its settled requests equal its total.
-local function end_if_complete(id, batch, open, metrics_batches)
+local function end_if_complete(id, batch, open, metrics_batches, callbacks)
   local v = redis.call('HMGET', batch, 'total', 'succeeded', 'errored', 'canceled', 'expired', 'status', 'created_at')
   local settled = tonumber(v[2]) + tonumber(v[3]) + tonumber(v[4]) + tonumber(v[5])
   touch(batch)
   if settled < tonumber(v[1]) or v[6] == 'ended' then return v[6] == 'ended' end
   redis.call('HSET', batch, 'status', 'ended', 'ended_at', NOW)
   redis.call('ZREM', open, id)
+  if redis.call('HEXISTS', batch, 'callback_url') == 1 then
+    redis.call('ZADD', callbacks, NOW, id)
+    redis.call('PEXPIRE', callbacks, 60 * DAY_MS)
+  end
   local seconds = (NOW - tonumber(v[7])) / 1000
   for _, edge in ipairs(LATENCY_EDGES_S) do
     if seconds <= edge then redis.call('HINCRBY', metrics_batches, 'le:' .. edge, 1) end

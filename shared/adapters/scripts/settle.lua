@@ -1,9 +1,11 @@
 -- The end of a shard with its output: adds its counts once, fenced by the epoch. First wins; settled never changes.
 -- A small output travels along as ARGV[3]; a larger one was written under its epoch's key before.
--- KEYS: batch, shards, running, open, metrics:batches, metrics:{model}, output, rest, deaths, proof
+-- KEYS: batch, shards, running, open, metrics:batches, metrics:{model}, output, rest, deaths, proof,
+-- callbacks
 -- A: id, shard, epoch, counts {succeeded, errored, canceled, expired}, input_tokens, output_tokens, gpu_ms
 -- -> {verdict: "settled"|"lost"|"gone", ended}
 local BATCH, SHARDS, RUNNING, OPEN, METRICS_BATCHES, METRICS, OUTPUT, REST, DEATHS, PROOF = unpack(KEYS, 1, 10)
+local CALLBACKS = KEYS[11]
 local RATE_MINUTES = 16
 
 if is_gone(BATCH) then return reply({verdict = 'gone', ended = false}) end
@@ -42,4 +44,4 @@ if tonumber(at) ~= minute then r, i, o = 0, 0, 0 end
 redis.call('HSET', METRICS, slot, string.format('%d %d %d %d', minute, r + done, i + A.input_tokens,
   o + A.output_tokens))
 redis.call('PEXPIRE', METRICS, 30 * DAY_MS)
-return reply({verdict = 'settled', ended = end_if_complete(A.id, BATCH, OPEN, METRICS_BATCHES)})
+return reply({verdict = 'settled', ended = end_if_complete(A.id, BATCH, OPEN, METRICS_BATCHES, CALLBACKS)})

@@ -1,10 +1,10 @@
 -- Cancels or expires a batch: nothing more is handed out, whatever does not run yet is settled at once, and running
 -- shards learn of it by their next beat. O(1) in what was not handed out, and small in what waits.
--- KEYS: batch, shards, open, metrics:batches, then queue, delayed and metrics per model, then waiting per endpoint
+-- KEYS: batch, shards, open, metrics:batches, callbacks, then queue, delayed and metrics per model, then waiting per endpoint
 -- A: id, reason ("canceled"|"expired"), call (a nonce of this call), models [..], endpoints [..]
 -- -> {verdict: "stopped"|"ended"|"gone"|"early", jobs: [{endpoint, job}]}
-local BATCH, SHARDS, OPEN, METRICS_BATCHES = unpack(KEYS, 1, 4)
-local FIRST_MODEL = 5
+local BATCH, SHARDS, OPEN, METRICS_BATCHES, CALLBACKS = unpack(KEYS, 1, 5)
+local FIRST_MODEL = 6
 local FIRST_ENDPOINT = FIRST_MODEL + 3 * #A.models
 local LOOK_AGAIN_MS = 15000
 
@@ -59,7 +59,7 @@ for i, endpoint in ipairs(A.endpoints) do
     end
   end
 end
-local ended = end_if_complete(A.id, BATCH, OPEN, METRICS_BATCHES)
+local ended = end_if_complete(A.id, BATCH, OPEN, METRICS_BATCHES, CALLBACKS)
 if not ended and NOW >= number(BATCH, 'expires_at') then
   -- Its running shards have yet to hear of it. Meanwhile it makes room for the next batches that are due.
   redis.call('ZADD', OPEN, 'XX', NOW + LOOK_AGAIN_MS, A.id)

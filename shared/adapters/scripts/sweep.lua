@@ -1,11 +1,14 @@
 -- The one read of a poll: a batch's hash, and (at most once per throttle over all processes) what needs repair:
--- some webhook hints, the oldest overdue leases of any batch on any endpoint, expired batches, models to feed.
--- KEYS: batch (or tick), tick, open, endpoints, inbox:0..7, then waiting, running, rest per endpoint, then queue and
+-- some webhook hints, the oldest overdue leases of any batch on any endpoint, expired batches, models to feed, and ended
+-- batches whose callbacks are due, which nobody else is given for a while.
+-- KEYS: batch (or tick), tick, open, endpoints, callbacks, inbox:0..7, then waiting, running, rest per endpoint, then queue and
 -- delayed per model
--- A: read_batch, throttle_ms, force, hints, leases, endpoints [{id, url, model}], models [..]
--- -> {batch: {..}|null, work: null | {hints, leases [{endpoint, lease}], expired, models, endpoints {id: json}}}
-local BATCH, TICK, OPEN, ENDPOINTS = unpack(KEYS, 1, 4)
-local FIRST_INBOX, INBOXES = 5, 8
+-- A: read_batch, throttle_ms, force, hints, leases, callbacks, callback_lease_ms, endpoints [{id, url, model}],
+-- models [..]
+-- -> {batch: {..}|null, work: null | {hints, leases [{endpoint, lease}], expired, models, callbacks,
+--     endpoints {id: json}}}
+local BATCH, TICK, OPEN, ENDPOINTS, CALLBACKS = unpack(KEYS, 1, 5)
+local FIRST_INBOX, INBOXES = 6, 8
 local FIRST_ENDPOINT = FIRST_INBOX + INBOXES
 local FIRST_MODEL = FIRST_ENDPOINT + 3 * #A.endpoints
 local HINT_MAX_BYTES = 65536
@@ -63,10 +66,13 @@ for i, model in ipairs(A.models) do
   if due and feedable[model] then models[#models + 1] = model end
 end
 
+local callbacks = redis.call('ZRANGEBYSCORE', CALLBACKS, '-inf', NOW, 'LIMIT', 0, A.callbacks)
+for _, id in ipairs(callbacks) do redis.call('ZADD', CALLBACKS, NOW + A.callback_lease_ms, id) end
+
 local endpoints = {}
 local flat = redis.call('HGETALL', ENDPOINTS)
 for i = 1, #flat, 2 do endpoints[flat[i]] = flat[i + 1] end
 return reply({batch = batch, now = NOW, work = {
-  hints = hints, leases = leases, models = models, endpoints = endpoints,
+  hints = hints, leases = leases, models = models, endpoints = endpoints, callbacks = callbacks,
   expired = redis.call('ZRANGEBYSCORE', OPEN, '-inf', NOW, 'LIMIT', 0, A.leases),
 }})

@@ -6,6 +6,7 @@ from typing import Any
 
 from shared.adapters.payloads import TieredPayloads
 from shared.adapters.redis_batches import RedisBatches
+from shared.adapters.redis_callbacks import RedisCallbacks
 from shared.adapters.redis_shards import RedisQueue, RedisRepairs, RedisRuns
 from shared.adapters.runpod_api import RunpodApi
 from shared.engines.simulated import SimulatedEngine
@@ -95,6 +96,9 @@ _OF_RUNNING = {
         "with a shard settled, before the job's end is told", RedisRuns, "settle", MODEL_WORKER
     ),
 }
+_OF_CALLBACKS = {
+    "before_note": before("with a batch's end told, before that is noted", RedisCallbacks, "note"),
+}
 _OF_REPAIR = {
     "after_sweep": after(
         "with hints and overdue leases taken, before any is looked at",
@@ -129,5 +133,6 @@ MOMENTS: dict[str, Moment] = {
     **_of_feeding(BATCH_WORKER),
     **{f"{name}_by_model_worker": moment for name, moment in _of_feeding(MODEL_WORKER).items()},
     **_OF_RUNNING,
+    **_OF_CALLBACKS,
     **_OF_REPAIR,
 }
