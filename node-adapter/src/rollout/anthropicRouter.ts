@@ -12,6 +12,7 @@ import {
   statusOf,
 } from './anthropic.js';
 import { type DialectSide, RolloutCore, type RolloutOptions } from './core.js';
+import type { Side } from './route.js';
 
 interface AnthropicRequest {
   readonly custom_id: string;
@@ -22,8 +23,11 @@ interface AnthropicRequest {
 export interface AnthropicRouterOptions<Q, B, L> extends RolloutOptions {
   /** Anthropic's client as it is: `new Anthropic()`. */
   remote: AnthropicClient<Q, B, L>;
-  /** The same with this service behind it: `new Anthropic({ fetch: runpodFetch({ ... }) })`. */
-  local: AnthropicClient<Q, B, L>;
+  /**
+   * The same with this service behind it: `new Anthropic({ fetch: runpodFetch({ ... }) })`. A function is called when
+   * that side is needed, so that nothing is asked of `LOCAL_BATCH_URL` until the environment lets requests go there.
+   */
+  local: AnthropicClient<Q, B, L> | (() => AnthropicClient<Q, B, L>);
   /** What sticks together: the lead's id of a request. */
   key: (request: Q) => string;
 }
@@ -40,16 +44,17 @@ export class AnthropicRouter<Q extends AnthropicRequest, B extends AnthropicBatc
 
   /** Throws ConfigurationError where `shadowPercent` comes without `comparison`. */
   constructor(options: AnthropicRouterOptions<Q, B, L>) {
-    const batches = { local: options.local.messages.batches, remote: options.remote.messages.batches };
+    const { local, remote, key } = options;
+    const batchesOf = (side: Side) => clientOf(side === 'local' ? local : remote).messages.batches;
     const dialect = {
-      sides: { local: routed(batches.local), remote: routed(batches.remote) },
+      sides: { local: routed(() => batchesOf('local')), remote: routed(() => batchesOf('remote')) },
       maxCustomIdChars: MAX_CUSTOM_ID_CHARS,
       merged: mergedBatch<B>,
       statusOf,
       resultOf,
     };
-    this.#core = new RolloutCore<Q, B, L>(dialect, options, true);
-    this.messages = { batches: new RoutedBatches(this.#core, batches, options.key) };
+    this.#core = new RolloutCore<Q, B, L>(dialect, options, typeof local !== 'function');
+    this.messages = { batches: new RoutedBatches(this.#core, batchesOf, key) };
   }
 
   /** Resolves when the copies are made and the figures noted that were begun on the side. */
@@ -67,7 +72,7 @@ export class AnthropicRouter<Q extends AnthropicRequest, B extends AnthropicBatc
 export class RoutedBatches<Q extends AnthropicRequest, B extends AnthropicBatch, L extends AnthropicLine> {
   constructor(
     private readonly core: RolloutCore<Q, B, L>,
-    private readonly sides: Readonly<Record<'local' | 'remote', AnthropicBatches<Q, B, L>>>,
+    private readonly batchesOf: (side: Side) => AnthropicBatches<Q, B, L>,
     private readonly keyOf: (request: Q) => string,
   ) {}
 
@@ -76,7 +81,7 @@ export class RoutedBatches<Q extends AnthropicRequest, B extends AnthropicBatch,
     const batchId = await this.core.create(body.requests, {
       keyOf: this.keyOf,
       create: async (side, requests, copy) => {
-        const batch = await this.sides[side].create(
+        const batch = await this.batchesOf(side).create(
           { ...body, requests: [...requests] },
           copy ? {} : options,
         );
@@ -100,11 +105,15 @@ export class RoutedBatches<Q extends AnthropicRequest, B extends AnthropicBatch,
   }
 }
 
-function routed<B, L>(batches: AnthropicBatches<never, B, L>): DialectSide<B, L> {
+function clientOf<C extends object>(client: C | (() => C)): C {
+  return typeof client === 'function' ? client() : client;
+}
+
+function routed<B, L>(batches: () => AnthropicBatches<never, B, L>): DialectSide<B, L> {
   return {
-    status: async (id, { signal }) => batches.retrieve(id, null, callOptions(signal)),
-    results: (id, { signal }) => lines(batches, id, callOptions(signal)),
-    cancel: async (id, { signal }) => batches.cancel(id, null, callOptions(signal)),
+    status: async (id, { signal }) => batches().retrieve(id, null, callOptions(signal)),
+    results: (id, { signal }) => lines(batches(), id, callOptions(signal)),
+    cancel: async (id, { signal }) => batches().cancel(id, null, callOptions(signal)),
   };
 }
 

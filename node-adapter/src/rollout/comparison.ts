@@ -127,9 +127,9 @@ export class Comparison {
     this.#maxSamples = samples;
   }
 
-  /** Whether another sample is kept. */
-  get wantsSamples(): boolean {
-    return this.#samples.length < this.#maxSamples;
+  /** How many more samples are kept. */
+  get samplesLeft(): number {
+    return this.#maxSamples - this.#samples.length;
   }
 
   /** Notes an ended batch of one side. */
@@ -139,11 +139,10 @@ export class Comparison {
 
   /** Notes both answers to one request. */
   recordPair(local: BatchResult, remote: BatchResult, params: unknown): void {
-    const answered = [local, remote].map((result) => result.status === 'succeeded');
-    const [byLocal, byRemote] = answered;
+    const [byLocal, byRemote] = [local, remote].map((result) => result.status === 'succeeded');
     if (byLocal) this.#pairs[byRemote ? 'both' : 'localOnly'] += 1;
     else this.#pairs[byRemote ? 'remoteOnly' : 'neither'] += 1;
-    if (!this.wantsSamples) return;
+    if (this.samplesLeft <= 0) return;
     this.#samples.push({
       customId: local.custom_id,
       params,

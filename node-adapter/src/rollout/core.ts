@@ -62,7 +62,7 @@ export interface Creation<Q> {
 interface Shadow {
   readonly batchId: string;
   readonly copy: Half;
-  /** By custom_id; empty unless samples are wanted. */
+  /** By custom_id, of as many as samples are wanted. */
   readonly params: ReadonlyMap<string, unknown>;
 }
 
@@ -97,11 +97,17 @@ export class RolloutCore<Q extends Request, S, L extends { readonly custom_id: s
   async create(requests: readonly Q[], creation: Creation<Q>): Promise<string> {
     const enabled = this.#enabled();
     const percent = enabled ? percentOf(this.#localPercent, 'localPercent') : 0;
+    const shadowPercent = enabled ? percentOf(this.#shadowPercent, 'shadowPercent') : 0;
     // Said before the first batch is split, not at the first that is.
     if (percent > 0 && percent < 100) checkRoom(requests, this.#dialect.maxCustomIdChars);
     const sides = requests.map((request) => sideOf(creation.keyOf(request), percent));
     const batchId = formatBatchId(await this.#createHalves(requests, sides, creation));
-    if (enabled) this.#copy(batchId, requests, sides, creation);
+    // Another point than that of the rollout: else the first leads to be copied would be the first to move.
+    const isCopied = (request: Q) => pointOf(`shadow:${creation.keyOf(request)}`) < shadowPercent;
+    for (const side of ['local', 'remote'] as const) {
+      const copied = requests.filter((request, n) => sides[n] === side && isCopied(request));
+      if (copied.length > 0) this.#copy(batchId, copied, side === 'local' ? 'remote' : 'local', creation);
+    }
     return batchId;
   }
 
@@ -170,11 +176,17 @@ export class RolloutCore<Q extends Request, S, L extends { readonly custom_id: s
       return;
     }
     const tally = new Tally();
+    let counted = true;
     for await (const line of lines) {
-      tally.add(this.#dialect.resultOf(line));
+      try {
+        tally.add(this.#dialect.resultOf(line));
+      } catch {
+        // A line that can't be counted is still the caller's.
+        counted = false;
+      }
       yield line;
     }
-    this.#inBackground(this.#record(half, tally));
+    if (counted) this.#inBackground(this.#record(half, tally));
   }
 
   async #record({ side, id }: Half, tally: Tally): Promise<void> {
@@ -192,33 +204,15 @@ export class RolloutCore<Q extends Request, S, L extends { readonly custom_id: s
     }
   }
 
-  #copy(
-    batchId: string,
-    requests: readonly Q[],
-    sides: readonly Side[],
-    { keyOf, create }: Creation<Q>,
-  ): void {
-    const percent = percentOf(this.#shadowPercent, 'shadowPercent');
-    // Another point than that of the rollout: else the first leads to be copied would be the first to move.
-    const chosen = (n: number, side: Side, request: Q) =>
-      sides[n] === side && pointOf(`shadow:${keyOf(request)}`) < percent;
-    for (const [side, other] of [
-      ['local', 'remote'],
-      ['remote', 'local'],
-    ] as const) {
-      const copied = requests.filter((request, n) => chosen(n, side, request));
-      if (copied.length === 0) continue;
-      const params = this.#comparison?.wantsSamples ? copied : [];
-      this.#inBackground(
-        create(other, copied, true).then(
-          (id) => {
-            const byId = new Map(params.map((request) => [request.custom_id, request.params]));
-            this.#shadows.push({ batchId, copy: { side: other, id }, params: byId });
-          },
-          () => this.#comparison?.recordShadowFailure(),
-        ),
-      );
-    }
+  #copy(batchId: string, requests: readonly Q[], side: Side, { create }: Creation<Q>): void {
+    const sampled = requests.slice(0, this.#comparison?.samplesLeft ?? 0);
+    const params = new Map(sampled.map((request) => [request.custom_id, request.params]));
+    this.#inBackground(
+      create(side, requests, true).then(
+        (id) => this.#shadows.push({ batchId, copy: { side, id }, params }),
+        () => this.#comparison?.recordShadowFailure(),
+      ),
+    );
   }
 
   // True when the copy needs no further look: compared, or its batch is gone.

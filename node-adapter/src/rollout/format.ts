@@ -56,7 +56,7 @@ function rowOf(name: string, cell: Cell, { local, remote }: ComparisonReport): s
 }
 
 function markdown(rows: readonly (readonly string[])[]): string[] {
-  const lines = rows.map((row) => `| ${row.join(' | ')} |`);
+  const lines = rows.map(([name, ...cells]) => `|${name && ` ${name}`} | ${cells.join(' | ')} |`);
   lines.splice(1, 0, '|---|---:|---:|');
   return lines;
 }
