@@ -1,6 +1,7 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
 import Anthropic from '@anthropic-ai/sdk';
+import FormerAnthropic from 'anthropic-sdk-0';
 import {
   isBatchNotEndedError,
   isConflictError,
@@ -149,6 +150,17 @@ test('one batch over the real clients of both services comes back as one, in req
   assert.ok(server.batches.length === 1 && ours.calls.length > 0);
 });
 
+test('the local client is not made while nothing goes there', async (t) => {
+  const server = await startFakeAnthropic(t);
+  const { batches } = new AnthropicRouter({
+    local: () => assert.fail('made'),
+    remote: new Anthropic({ baseURL: server.url, apiKey: 'sk-ant-test', maxRetries: 0 }),
+    key: (request) => request.custom_id,
+    enabled: () => false,
+  }).messages;
+  assert.match((await batches.create({ requests: SDK_REQUESTS })).id, /^remote:/);
+});
+
 async function startTwo(t: TestContext): Promise<{ here: FakeAnthropic; there: FakeAnthropic }> {
   return { here: await startFakeAnthropic(t), there: await startFakeAnthropic(t) };
 }
@@ -173,18 +185,16 @@ const SDK_REQUESTS = LEADS.map(
 
 test("a service on Anthropic's SDK has its batches on two sides through the same calls", async (t) => {
   const servers = await startTwo(t);
-  const anthropic = routerOf(servers);
-  const created = await anthropic.messages.batches.create({ requests: SDK_REQUESTS });
+  const { batches } = routerOf(servers).messages;
+  const created = await batches.create({ requests: SDK_REQUESTS });
   assert.match(created.id, /^split:/);
   assert.equal(created.request_counts.processing, 40);
   assert.deepEqual([servers.here.batches.length, servers.there.batches.length], [1, 1]);
-  let batch = await anthropic.messages.batches.retrieve(created.id);
-  assert.equal(batch.processing_status, 'in_progress');
-  batch = await anthropic.messages.batches.retrieve(created.id);
-  assert.equal(batch.processing_status, 'ended');
-  assert.equal(batch.request_counts.succeeded, 40);
+  assert.equal((await batches.retrieve(created.id)).processing_status, 'in_progress');
+  const ended = await batches.retrieve(created.id);
+  assert.deepEqual([ended.processing_status, ended.request_counts.succeeded], ['ended', 40]);
   const ids: string[] = [];
-  for await (const line of await anthropic.messages.batches.results(created.id)) {
+  for await (const line of await batches.results(created.id)) {
     assert.equal(line.result.type, 'succeeded');
     ids.push(line.custom_id);
   }
@@ -192,6 +202,30 @@ test("a service on Anthropic's SDK has its batches on two sides through the same
     ids,
     SDK_REQUESTS.map((request) => request.custom_id),
   );
+});
+
+test("so has one on the SDK's former major version", async (t) => {
+  const { here, there } = await startTwo(t);
+  const client = (baseURL: string) => new FormerAnthropic({ baseURL, apiKey: 'sk-ant-test', maxRetries: 0 });
+  const { batches } = new AnthropicRouter({
+    local: () => client(here.url),
+    remote: client(there.url),
+    key: (request) => request.custom_id,
+    enabled: () => true,
+    localPercent: 50,
+  }).messages;
+  const { id } = await batches.create({ requests: SDK_REQUESTS });
+  for (const status of ['in_progress', 'ended']) {
+    assert.equal((await batches.retrieve(id)).processing_status, status);
+  }
+  const ids: string[] = [];
+  for await (const { custom_id } of await batches.results(id)) ids.push(custom_id);
+  assert.deepEqual(
+    ids,
+    SDK_REQUESTS.map((request) => request.custom_id),
+  );
+  const side = anthropicSide(client(there.url), { model: MODEL });
+  assert.equal((await side.getBatchStatus(there.batches[0]?.id ?? '')).processing_status, 'ended');
 });
 
 test("its errors are the SDK's own", async (t) => {

@@ -110,7 +110,7 @@ test('copies run on the other side and never change what the caller gets', async
   await router.settled();
   const copied = local.created[0] ?? [];
   assert.ok(copied.length > 15 && copied.length < 45, `${copied.length}`);
-  assert.equal([...local.batches.values()][0]?.options.idempotencyKey, 'monday:copy');
+  assert.equal([...local.batches.values()][0]?.options.idempotencyKey, 'monday:copy:local');
   remote.endAll();
   const { results } = await router.getBatchResults(id);
   assert.deepEqual(
@@ -240,6 +240,17 @@ test('the report as Markdown is the table that the migration page shows', async 
   assert.match(text, /^\| batch p50, s \| 60\.00 \| 300\.00 \|$/m);
   assert.match(text, /^\| cost of 1,000 requests, \$ \| 1\.00 \| 0\.15 \|$/m);
   assert.match(text, /^Ran on both sides: 100 requests\. Answered by both 99, .* neither 1\.$/m);
+});
+
+test('the migration page gives the prices of the price file', () => {
+  const page = readFileSync(join(PACKAGE_ROOT, '../docs/migration.md'), 'utf8');
+  const file = JSON.parse(readFileSync(join(PACKAGE_ROOT, '../runpod/prices.json'), 'utf8'));
+  const gpuOf = (model: string) => file.gpu_usd_per_second[file.models[model].gpu].flex;
+  const { mistral, 'llama-70b': llama } = file.managed_usd_per_million_tokens;
+  assert.ok(page.includes(`{ mistral: ${gpuOf('mistral')}, 'llama-70b': 2 * ${gpuOf('llama-70b')} }`));
+  assert.equal(file.models['llama-70b'].count, 2);
+  assert.ok(page.includes(`'claude-haiku-4-5': { input: ${mistral.input}, output: ${mistral.output} }`));
+  assert.ok(page.includes(`'claude-sonnet-4-5': { input: ${llama.input}, output: ${llama.output} }`));
 });
 
 test('the plain report is in columns, and shows no prompt unless asked', async () => {

@@ -1,4 +1,5 @@
 import assert from 'node:assert/strict';
+import { createRequire } from 'node:module';
 import { type TestContext, test } from 'node:test';
 import { isConfigurationError } from '../src/errors.js';
 import { pointOf } from '../src/rollout/route.js';
@@ -44,6 +45,13 @@ test('raising the percentage only moves leads to the local side, never back', ()
 test('a lead lies at the same point in every release', () => {
   const points = ['L1001', 'L1002', 'ключ 🦔', ''].map((key) => pointOf(key).toFixed(6));
   assert.deepEqual(points, ['78.320850', '58.732522', '29.006736', '88.941599']);
+});
+
+test('the rollout can be imported and required by its own name', async () => {
+  const esm = await import('llm-batch-adapter/rollout');
+  const cjs = createRequire(import.meta.url)('llm-batch-adapter/rollout');
+  assert.deepEqual(Object.keys(esm).sort(), Object.keys(cjs).sort());
+  assert.equal(cjs.route({ localPercent: 50, key: 'L1' }), esm.route({ localPercent: 50, key: 'L1' }));
 });
 
 test('a function is asked at each call', () => {

@@ -66,17 +66,25 @@ for (const reversed of [false, true]) {
   });
 }
 
+test('each half has a key of its own, since both sides may keep theirs at one place', async () => {
+  const { router, local, remote } = setUp();
+  await router.createBatch(STAGE, REQUESTS, { idempotencyKey: 'monday', priority: 'low' });
+  const optionsOf = (side: MemorySide) => [...side.batches.values()].map(({ options }) => options);
+  assert.deepEqual(optionsOf(local), [{ idempotencyKey: 'monday:half:local', priority: 'low' }]);
+  assert.deepEqual(optionsOf(remote), [{ idempotencyKey: 'monday:half:remote', priority: 'low' }]);
+});
+
 test('a batch on one side goes there as it is', async () => {
   for (const [localPercent, idForm] of [
     [100, /^local:batch_\w+$/],
     [0, /^remote:msgbatch_\w+$/],
   ] as const) {
     const { router, local, remote } = setUp({ localPercent });
-    const { id } = await router.createBatch(STAGE, REQUESTS, { priority: 'high' });
+    const { id } = await router.createBatch(STAGE, REQUESTS, { idempotencyKey: 'monday' });
     assert.match(id, idForm);
     const [used, other] = localPercent === 100 ? [local, remote] : [remote, local];
     assert.deepEqual([used.created, other.created], [[IDS], []]);
-    assert.equal([...used.batches.values()][0]?.options.priority, 'high');
+    assert.equal([...used.batches.values()][0]?.options.idempotencyKey, 'monday');
     used.endAll();
     assert.equal((await router.getBatchStatus(id)).id, id);
     assert.equal((await router.getBatchResults(id)).results.length, IDS.length);

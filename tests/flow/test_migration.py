@@ -1,10 +1,9 @@
-"""The migration examples, moved here, through the service as it runs: an app's services after their move, and between."""
+"""The migration examples through the service: after their move, and between both services."""
 
 import asyncio
 import json
 import os
 import subprocess
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +25,11 @@ def built_examples() -> None:
         subprocess.run(["npm", "run", "build"], cwd=ADAPTER, check=True)
 
 
-async def run_campaign(
-    cloud: FlowCloud, folder: Path, service: str, **env: str
-) -> tuple[list[dict[str, Any]], str]:
-    """What a service wrote for each lead, and what it printed."""
-    leads, results = folder / "leads.jsonl", folder / "results.jsonl"
-    leads.write_text("\n".join(LEADS), "utf-8")
+async def run_node(cloud: FlowCloud, folder: Path, *args: str | Path, **env: str) -> str:
+    """What a program printed that ended well."""
     process = await asyncio.create_subprocess_exec(
-        *("node", f"dist-examples/{service}/campaign.js", leads, results),
-        cwd=ADAPTER,
+        *("node", *args),
+        cwd=folder,
         env={
             "PATH": os.environ["PATH"],
             "LOCAL_BATCH_URL": cloud.address["batch_url"],
@@ -46,33 +41,62 @@ async def run_campaign(
     )
     out, err = await process.communicate()
     assert process.returncode == 0, err.decode()
-    return [json.loads(line) for line in results.read_text("utf-8").splitlines()], out.decode()
+    return out.decode()
 
 
-def assert_every_lead_is_written(rows: Sequence[Mapping[str, Any]], printed: str) -> None:
-    assert [row["leadId"] for row in rows] == [json.loads(lead)["leadId"] for lead in LEADS]
-    for row in rows:
-        assert row.keys() == {"leadId", *STAGES}
-        assert all(row[stage] for stage in STAGES)
-    assert printed == "".join(f"{stage}: {len(LEADS)} of {len(LEADS)} leads\n" for stage in STAGES)
+async def run_campaign(
+    cloud: FlowCloud, folder: Path, service: str, **env: str
+) -> tuple[list[dict[str, Any]], str]:
+    """What a service wrote for each lead, and what it printed."""
+    name = service.replace("/", "-")
+    leads, results = folder / f"{name}-leads.jsonl", folder / f"{name}-results.jsonl"
+    leads.write_text("\n".join(LEADS), "utf-8")
+    printed = await run_node(cloud, ADAPTER, f"dist-examples/{service}/campaign.js", leads, results, **env)
+    return [json.loads(line) for line in results.read_text("utf-8").splitlines()], printed
 
 
-@pytest.mark.parametrize("service", ["own-contract/after", "anthropic-sdk/after"])
-async def test_a_service_that_moved_writes_every_lead(cloud: FlowCloud, tmp_path: Path, service: str) -> None:
-    assert_every_lead_is_written(*await run_campaign(cloud, tmp_path, service))
+# What each of the services between both needs besides. Nothing answers at the managed side: a request that went
+# there would fail the service.
+SERVICES: dict[str, dict[str, str]] = {
+    "own-contract/after": {},
+    "anthropic-sdk/after": {},
+    "own-contract/during": {"USE_LOCAL_LLM": "on", "FORMER_BATCH_URL": "http://127.0.0.1:9"},
+    "anthropic-sdk/during": {
+        "USE_LOCAL_LLM": "on",
+        "ANTHROPIC_BASE_URL": "http://127.0.0.1:9",
+        "ANTHROPIC_API_KEY": "unused",
+    },
+}
 
 
-@pytest.mark.parametrize(
-    ("service", "managed"),
-    [
-        # Nothing answers at the managed side: a request that went there would fail the service.
-        ("own-contract/during", {"FORMER_BATCH_URL": "http://127.0.0.1:9"}),
-        ("anthropic-sdk/during", {"ANTHROPIC_BASE_URL": "http://127.0.0.1:9", "ANTHROPIC_API_KEY": "unused"}),
-    ],
-    ids=["own-contract", "anthropic-sdk"],
-)
-async def test_at_100_percent_a_service_between_both_needs_this_one_alone(
-    cloud: FlowCloud, tmp_path: Path, service: str, managed: Mapping[str, str]
-) -> None:
-    written = await run_campaign(cloud, tmp_path, service, USE_LOCAL_LLM="on", **managed)
-    assert_every_lead_is_written(*written)
+async def test_the_services_that_moved_write_every_lead(cloud: FlowCloud, tmp_path: Path) -> None:
+    """After the move, and between both services at 100 %. At once, because each waits for its batches by the clock."""
+    runs = [run_campaign(cloud, tmp_path, service, **env) for service, env in SERVICES.items()]
+    for service, (rows, printed) in zip(SERVICES, await asyncio.gather(*runs), strict=True):
+        assert [row["leadId"] for row in rows] == [json.loads(lead)["leadId"] for lead in LEADS], service
+        for row in rows:
+            assert row.keys() == {"leadId", *STAGES}, service
+            assert all(row[stage] for stage in STAGES), service
+        assert printed == "".join(f"{stage}: {len(LEADS)} of {len(LEADS)} leads\n" for stage in STAGES), (
+            service
+        )
+
+
+async def test_a_batch_on_two_sides_comes_back_as_one_with_its_comparison(cloud: FlowCloud) -> None:
+    saw = json.loads(await run_node(cloud, REPOSITORY, "tests/flow/rollout_flow.mjs", USE_LOCAL_LLM="1"))
+    assert saw["id"].startswith("split:batch_")
+    assert 0 < saw["here"] < 60
+    assert saw["status"]["counts"] == {"total": 60, "succeeded": 60, "errored": 0, "pending": 0}
+    assert saw["order"] == saw["asked"]
+    assert set(saw["statuses"]) == {"succeeded"}
+    report = saw["report"]
+    copies = report["pairs"]["both"]
+    assert report["pairs"] == {"both": copies, "localOnly": 0, "remoteOnly": 0, "neither": 0}
+    # Each copy ran on the side where its request did not.
+    assert report["local"]["requests"] + report["remote"]["requests"] == 60 + copies
+    assert report["local"]["requests"] >= saw["here"]
+    assert report["local"]["costUsd"] > 0 < report["remote"]["costUsd"]
+    assert [len(report["samples"]), report["shadowsFailed"]] == [2, 0]
+    assert "Write to" not in saw["table"]
+    # It may have ended before the cancel came.
+    assert isinstance(saw["canceled"], dict) or saw["canceled"].startswith("Failed to cancel batch: 409 ")

@@ -80,12 +80,12 @@ export class RoutedBatches<Q extends AnthropicRequest, B extends AnthropicBatch,
     const made: B[] = [];
     const batchId = await this.core.create(body.requests, {
       keyOf: this.keyOf,
-      create: async (side, requests, copy) => {
+      create: async (side, requests, share) => {
         const batch = await this.batchesOf(side).create(
           { ...body, requests: [...requests] },
-          copy ? {} : options,
+          share === 'copy' ? {} : options,
         );
-        if (!copy) made.push(batch);
+        if (share !== 'copy') made.push(batch);
         return batch.id;
       },
     });

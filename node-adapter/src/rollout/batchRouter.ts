@@ -18,7 +18,8 @@ import type {
   Stage,
   WaitOptions,
 } from '../types.js';
-import { type Dialect, type DialectSide, RolloutCore, type RolloutOptions } from './core.js';
+import { type Dialect, type DialectSide, RolloutCore, type RolloutOptions, type Share } from './core.js';
+import type { Side } from './route.js';
 
 /** What the router calls on a side. The adapter itself is one, LlmBatchClient too, and so is a module of the same names. */
 export interface BatchSide {
@@ -79,8 +80,8 @@ export class BatchRouter {
   ): Promise<{ id: string }> {
     const id = await this.#core.create(requests, {
       keyOf: (request) => this.#keyOf(request, stage),
-      create: async (side, part, copy) => {
-        const created = await this.#sides[side].createBatch(stage, part, copy ? copyOf(options) : options);
+      create: async (side, part, share) => {
+        const created = await this.#sides[side].createBatch(stage, part, optionsOf(options, side, share));
         return created.id;
       },
     });
@@ -149,10 +150,15 @@ function leadOf({ custom_id, metadata }: BatchRequest, stage: Stage): string {
   return (named && custom_id.slice(head.length, -tail.length)) || custom_id;
 }
 
-// A copy is a batch of its own, which nobody waits for and the caller can't abort.
-function copyOf({ idempotencyKey, ...options }: CreateOptions): CreateOptions {
-  const { signal: _, ...others } = options;
-  return idempotencyKey === undefined ? others : { ...others, idempotencyKey: `${idempotencyKey}:copy` };
+// Each batch under its own key, since both sides may keep theirs at one place. Nobody waits for a copy, so the caller
+// can't abort it.
+function optionsOf({ signal, ...options }: CreateOptions, side: Side, share: Share): CreateOptions {
+  const { idempotencyKey: key } = options;
+  const named =
+    key === undefined || share === 'whole'
+      ? options
+      : { ...options, idempotencyKey: `${key}:${share}:${side}` };
+  return signal === undefined || share === 'copy' ? named : { ...named, signal };
 }
 
 function dialectOf(sides: { local: BatchSide; remote: BatchSide }): Dialect<BatchStatus, BatchResult> {

@@ -53,10 +53,13 @@ export interface Dialect<S, L> {
   resultOf(line: L): BatchResult;
 }
 
-/** One create: what sticks together, and how to make a batch on a side. `copy` is true for the comparison's copies. */
+/** What a batch on a side is to the caller's: all of it, a half of it, or a copy of some of it for the comparison. */
+export type Share = 'whole' | 'half' | 'copy';
+
+/** One create: what sticks together, and how to make a batch on a side. */
 export interface Creation<Q> {
   readonly keyOf: (request: Q) => string;
-  readonly create: (side: Side, requests: readonly Q[], copy: boolean) => Promise<string>;
+  readonly create: (side: Side, requests: readonly Q[], share: Share) => Promise<string>;
 }
 
 interface Shadow {
@@ -155,13 +158,13 @@ export class RolloutCore<Q extends Request, S, L extends { readonly custom_id: s
     { create }: Creation<Q>,
   ): Promise<{ local?: string; remote?: string }> {
     const half = (side: Side, all: readonly Q[]) => all.filter((_, n) => sides[n] === side);
-    if (!sides.includes('local')) return { remote: await create('remote', requests, false) };
-    if (!sides.includes('remote')) return { local: await create('local', requests, false) };
+    if (!sides.includes('local')) return { remote: await create('remote', requests, 'whole') };
+    if (!sides.includes('remote')) return { local: await create('local', requests, 'whole') };
     const whole = numbered(requests);
     // The local half last: it is made once under its key, however often a caller repeats what failed there.
-    const remote = await create('remote', half('remote', whole), false);
+    const remote = await create('remote', half('remote', whole), 'half');
     try {
-      return { remote, local: await create('local', half('local', whole), false) };
+      return { remote, local: await create('local', half('local', whole), 'half') };
     } catch (error) {
       // Nobody gets to know of this half. If it can't be stopped, it runs for nobody.
       await this.#dialect.sides.remote.cancel(remote, {}).catch(() => undefined);
@@ -208,7 +211,7 @@ export class RolloutCore<Q extends Request, S, L extends { readonly custom_id: s
     const sampled = requests.slice(0, this.#comparison?.samplesLeft ?? 0);
     const params = new Map(sampled.map((request) => [request.custom_id, request.params]));
     this.#inBackground(
-      create(side, requests, true).then(
+      create(side, requests, 'copy').then(
         (id) => this.#shadows.push({ batchId, copy: { side, id }, params }),
         () => this.#comparison?.recordShadowFailure(),
       ),
