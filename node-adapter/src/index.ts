@@ -56,6 +56,32 @@ export {
   waitForBatch,
 } from './llmAdapter.js';
 export { type RunpodFetchOptions, runpodFetch } from './runpodFetch.js';
+export {
+  type AnthropicClient,
+  AnthropicRouter,
+  type AnthropicRouterOptions,
+  type AnthropicSideOptions,
+  anthropicSide,
+  BatchRouter,
+  type BatchRouterOptions,
+  type BatchSide,
+  Comparison,
+  type ComparisonOptions,
+  type ComparisonReport,
+  type FormatOptions,
+  formatComparison,
+  localPercentOfEnvironment,
+  type Percentage,
+  type Percentiles,
+  type RolloutOptions,
+  type RolloutPrices,
+  type RouteOptions,
+  route,
+  type Sample,
+  type SampleAnswer,
+  type Side,
+  type SideReport,
+} from './rollout.js';
 export type {
   BatchCounts,
   BatchError,
