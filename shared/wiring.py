@@ -13,6 +13,7 @@ from shared.adapters.redis_batches import RedisBatches
 from shared.adapters.redis_callbacks import RedisCallbacks
 from shared.adapters.redis_monitor import RedisMonitor
 from shared.adapters.redis_shards import RedisQueue, RedisRepairs, RedisRuns, Timing
+from shared.adapters.redis_uploads import RedisUploads
 from shared.adapters.runpod_api import RunpodApi
 from shared.adapters.s3 import S3
 from shared.adapters.upstash import Upstash
@@ -30,6 +31,7 @@ from shared.flow.results import Results
 from shared.flow.room import Room
 from shared.flow.running import RunningShards
 from shared.flow.submission import Limits, Submitter
+from shared.flow.uploads import Uploader
 from shared.flow.worker import Worker
 from shared.ports.engine import Engine
 from shared.ports.state import Endpoint
@@ -54,13 +56,16 @@ class Service:
     callback_sender: CallbackSender
 
     def operations(self) -> Operations:
-        settings, endpoints = self.settings, list(self.endpoints.values())
+        settings, limits, endpoints = self.settings, self.limits, list(self.endpoints.values())
         router = Router(list(settings.cards.values()), settings.stages)
         callbacks = CallbackRules(bool(settings.callback_secrets), settings.callback_allow_private)
+        submitter = Submitter(self.batches, self.payloads, router, limits, settings.stage_schemas, callbacks)
+        uploads = RedisUploads(self.redis, limits.max_requests, limits.max_batch_bytes, limits.upload_ms)
         return Operations(
             self.batches,
             self.payloads,
-            Submitter(self.batches, self.payloads, router, self.limits, settings.stage_schemas, callbacks),
+            submitter,
+            Uploader(uploads, self.batches, self.payloads, submitter, limits),
             Results(self.batches, self.payloads, settings.page_bytes),
             self.feeder,
             self.caretaker,

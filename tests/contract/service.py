@@ -6,6 +6,7 @@ from handlers.catalog import CARDS
 from shared.adapters.payloads import TieredPayloads
 from shared.adapters.redis_callbacks import RedisCallbacks
 from shared.adapters.redis_monitor import RedisMonitor
+from shared.adapters.redis_uploads import RedisUploads
 from shared.anthropic.http import AnthropicApi
 from shared.core.callbacks import CallbackRules
 from shared.core.repair import Patience
@@ -17,6 +18,7 @@ from shared.flow.observe import Observer
 from shared.flow.operations import Operations
 from shared.flow.results import Results
 from shared.flow.submission import Limits, Submitter
+from shared.flow.uploads import Uploader
 from tests.contract.state import ENDPOINTS, Store
 from tests.fakes import FakeJobs, FakeReceiver
 
@@ -33,6 +35,7 @@ class Service:
     feeder: Feeder
     receiver: FakeReceiver
     caretaker: Caretaker
+    uploads: RedisUploads
     operations: Operations
 
 
@@ -62,14 +65,17 @@ def build(
         Callbacks(RedisCallbacks(store.redis), receiver, [SIGNING_KEY]),
     )
     router = Router(CARDS, DEFAULT_STAGES)
+    submitter = Submitter(store.batches, payloads, router, limits, {}, callbacks)
+    uploads = RedisUploads(store.redis, limits.max_requests, limits.max_batch_bytes, limits.upload_ms)
     operations = Operations(
         store.batches,
         payloads,
-        Submitter(store.batches, payloads, router, limits, {}, callbacks),
+        submitter,
+        Uploader(uploads, store.batches, payloads, submitter, limits),
         Results(store.batches, payloads, PAGE_BYTES),
         feeder,
         caretaker,
         Observer(RedisMonitor(store.redis, ENDPOINTS), payloads, jobs, ENDPOINTS),
         lambda handle: AnthropicApi(handle, router, jobs, endpoints, limits.max_batch_bytes).handle,
     )
-    return Service(store, payloads, jobs, feeder, receiver, caretaker, operations)
+    return Service(store, payloads, jobs, feeder, receiver, caretaker, uploads, operations)

@@ -86,7 +86,9 @@ async def create(service: Service, requests: Any = None, **headers: str) -> dict
 async def stored(service: Service, batch_id: str) -> list[dict[str, Any]]:
     batch = (await service.store.batches.sweep(batch_id)).batch
     assert batch is not None
-    numbers = range(sum(plan.shards for plan in batch.models))
+    part = await service.store.batches.part(batch_id, 0)
+    assert part is not None
+    numbers = [number for share in part.models for number in share.numbers]
     found = await service.payloads.get([input_key(batch.nonce, number) for number in numbers])
     return [request for data in found if data for request in codec.decode(data)]
 
