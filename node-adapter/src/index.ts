@@ -47,6 +47,7 @@ export {
   streamBatchResults,
   waitForBatch,
 } from './llmAdapter.js';
+export { PART_MAX_BYTES } from './parts.js';
 export type {
   BatchCounts,
   BatchError,
@@ -79,5 +80,6 @@ export type {
   RetryOptions,
   Stage,
   TextBlock,
+  UploadProgress,
   WaitOptions,
 } from './types.js';

@@ -11,9 +11,9 @@ import {
   isServerError,
   type LlmBatchError,
   RequestTimeoutError,
-  RequestTooLargeError,
 } from './errors.js';
 import { type HttpAnswer, sendHttp } from './http.js';
+import { countedOverBatch, type Part } from './parts.js';
 import { intervalMs, JOB_SCHEDULE } from './polling.js';
 import { retryDelayMs } from './retry.js';
 import {
@@ -24,9 +24,6 @@ import {
   type Operation,
   parseJob,
 } from './wire.js';
-
-/** RunPod's limit for the body of a /runsync call. */
-export const MAX_BODY_BYTES = 20_000_000;
 
 // RunPod's edge cuts a call at about 100 s and the job's id is lost with it: never ask to be held that long.
 const MAX_HOLD_MS = 60_000;
@@ -46,6 +43,8 @@ export interface TransportSettings {
 /** What one operation is called with, besides its input. */
 export interface OperationOptions {
   readonly signal?: AbortSignal | undefined;
+  /** The input's `requests`. */
+  readonly part?: Part | undefined;
   /** Limit for the operation where it is tighter than the settings' own. */
   readonly withinMs?: number;
   /** The output that a final error stands for if the reply to an earlier try was lost; undefined to throw the error. */
@@ -54,9 +53,10 @@ export interface OperationOptions {
 
 interface Call {
   readonly operation: Operation;
-  readonly body: string;
+  readonly body: string | Uint8Array;
   readonly limitMs: number;
   readonly deadline: number;
+  readonly part: Part | undefined;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -81,9 +81,10 @@ export class Transport {
     options: OperationOptions = {},
   ): Promise<unknown> {
     const { clock, operationTimeoutMs } = this.#settings;
-    const body = bodyOf(operation, input);
+    const { part, signal } = options;
+    const body = bodyOf(operation, input, part);
     const limitMs = Math.min(options.withinMs ?? operationTimeoutMs, operationTimeoutMs);
-    const call = { operation, body, limitMs, deadline: clock.now() + limitMs, signal: options.signal };
+    const call = { operation, body, limitMs, deadline: clock.now() + limitMs, part, signal };
     const history = { replyLost: false };
     try {
       return await this.#callUntilFinal(call, history);
@@ -167,7 +168,9 @@ export class Transport {
     const job = parseJob(body);
     if (job === undefined) throw errorOfNonsense(call.operation, `not a RunPod job: ${this.#redact(body)}`);
     if (job.state === 'failed') {
-      const error = errorOfJob(call.operation, job, (text) => this.#redact(text));
+      const error = errorOfJob(call.operation, job, (text) =>
+        countedOverBatch(this.#redact(text), call.part),
+      );
       if (isRetryable(error)) return gone(error);
       throw error;
     }
@@ -218,10 +221,12 @@ function gone(error: LlmBatchError): Step {
   return { kind: 'fault', error, jobGone: true };
 }
 
-function bodyOf(operation: Operation, input: Readonly<Record<string, unknown>>): string {
+function bodyOf(
+  operation: Operation,
+  input: Readonly<Record<string, unknown>>,
+  part: Part | undefined,
+): string | Uint8Array {
   const body = JSON.stringify({ input: { operation, ...input } });
-  const bytes = Buffer.byteLength(body);
-  if (bytes <= MAX_BODY_BYTES) return body;
-  const message = `${FAILURE_PREFIX[operation]}: 413 the call has ${bytes} bytes, over RunPod's limit of ${MAX_BODY_BYTES} (20 MB) for one call: send fewer requests in a batch`;
-  throw new RequestTooLargeError(message, { status: 413, type: 'request_too_large', param: 'requests' });
+  if (part === undefined) return body;
+  return Buffer.concat([Buffer.from(`${body.slice(0, -2)},"requests":`), part.json, Buffer.from('}}')]);
 }

@@ -4,6 +4,7 @@ import { EndpointNotFoundError, errorClassFor, type LlmBatchError, ServerError }
 /** The operations of the batch handler that the adapter uses. */
 export type Operation =
   | 'create'
+  | 'upload'
   | 'status'
   | 'results'
   | 'cancel'
@@ -16,6 +17,7 @@ export type Operation =
 /** How the message of a failed operation begins. Callers match these words. */
 export const FAILURE_PREFIX: Readonly<Record<Operation, string>> = {
   create: 'Failed to create batch',
+  upload: 'Failed to create batch',
   status: 'Failed to get batch status',
   results: 'Failed to get batch results',
   cancel: 'Failed to cancel batch',
@@ -87,12 +89,10 @@ export function errorOfHttp(
 
 /**
  * The error for a job that failed. `error` is normally the handler's JSON as a string; whatever else it is (a lost
- * worker's notice, a traceback) counts as the service's fault.
+ * worker's notice, a traceback) counts as the service's fault. `shown` makes of its text what the caller may see.
  */
-export function errorOfJob(operation: Operation, job: Job, redact: (text: string) => string): LlmBatchError {
-  const body = redact(
-    typeof job.error === 'string' ? job.error : (JSON.stringify(job.error) ?? 'job failed'),
-  );
+export function errorOfJob(operation: Operation, job: Job, shown: (text: string) => string): LlmBatchError {
+  const body = shown(typeof job.error === 'string' ? job.error : (JSON.stringify(job.error) ?? 'job failed'));
   const named = namedError(body);
   const status = named?.status ?? 500;
   const ErrorClass = errorClassFor(status, named?.type ?? '');

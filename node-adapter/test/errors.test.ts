@@ -5,7 +5,7 @@ import * as errors from '../src/errors.js';
 import type { Operation } from '../src/wire.js';
 import { FAILURE_PREFIX } from '../src/wire.js';
 import { refused } from './support/fakeRunpod.js';
-import { BATCH_ID, errorOf, setUp } from './support/setup.js';
+import { BATCH_ID, errorOf, heavyRequest, setUp } from './support/setup.js';
 
 const requireCopy = createRequire(import.meta.url);
 
@@ -71,6 +71,7 @@ test('every operation fails under its own prefix', async (t) => {
   const { client } = await setUp(t, () => refused(400, 'invalid_request_error', 'no'));
   const run: Record<Operation, () => Promise<unknown>> = {
     create: () => client.createBatch('email', []),
+    upload: () => client.createBatch('email', [heavyRequest('a'), heavyRequest('b')]),
     status: () => client.getBatchStatus(BATCH_ID),
     results: () => client.getBatchResults(BATCH_ID),
     cancel: () => client.cancelBatch(BATCH_ID),
