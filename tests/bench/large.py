@@ -104,19 +104,25 @@ async def run(requests: int, mb: int) -> None:
             show(bench="large", **await measure(client, size, Path(folder) / "results.jsonl"))
 
 
-async def measure(client: BatchClient, size: Size, out: Path) -> dict[str, Any]:
+async def measure(
+    client: BatchClient, size: Size, out: Path, status_calls: int = STATUS_CALLS
+) -> dict[str, Any]:
     """The figures of one batch; its results are in `out` afterwards. Raises RuntimeError where any is missing."""
+
+    async def status(batch_id: str) -> Mapping[str, float]:
+        return await _time_status(client, batch_id, status_calls)
+
     small = await run_batch(client, make_requests(SMALL_BATCH))
-    statuses = {f"{SMALL_BATCH} requests": await _status(client, small.batch_id)}
+    statuses = {f"{SMALL_BATCH} requests": await status(small.batch_id)}
     await client.control("/stats/reset", {})
     adapter = await AdapterProcess.start(client, size, out)
     try:
         created = await adapter.step("created")
-        statuses["0 %"] = await _status(client, created["id"])
+        statuses["0 %"] = await status(created["id"])
         await _half_done(client, created["id"])
-        statuses["50 %"] = await _status(client, created["id"])
+        statuses["50 %"] = await status(created["id"])
         ended = await adapter.step("ended")
-        statuses["100 %"] = await _status(client, created["id"])
+        statuses["100 %"] = await status(created["id"])
         ran = await client.control("/stats")
         await client.control("/stats/reset", {})
         adapter.go_on()
@@ -148,15 +154,15 @@ async def measure(client: BatchClient, size: Size, out: Path) -> dict[str, Any]:
     }
 
 
-async def _status(client: BatchClient, batch_id: str) -> Mapping[str, float]:
+async def _time_status(client: BatchClient, batch_id: str, calls: int) -> Mapping[str, float]:
     """Of one status: seconds (median), and bytes of its answer."""
     times: list[float] = []
     status: dict[str, Any] = {}
-    for _ in range(STATUS_CALLS):
+    for _ in range(calls):
         start_s = perf_counter()
         status = await client.call("status", id=batch_id)
         times.append(perf_counter() - start_s)
-    return {"s": round(sorted(times)[STATUS_CALLS // 2], 4), "bytes": len(json.dumps(status))}
+    return {"s": round(sorted(times)[calls // 2], 4), "bytes": len(json.dumps(status))}
 
 
 async def _half_done(client: BatchClient, batch_id: str) -> None:
