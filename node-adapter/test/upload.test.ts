@@ -123,19 +123,23 @@ test('each part is resent by itself, whatever happened to its reply', async (t) 
 
 test('three parts are on the way at most, and no request is taken that they leave no room for', async (t) => {
   const service = new FakeUploads();
-  let open = () => {};
+  let answerAll = () => {};
   const gate = new Promise<void>((resolve) => {
-    open = resolve;
+    answerAll = resolve;
   });
   const { seen, source } = watched(heavy(8));
-  const { client } = await setUp(t, async (call) => {
-    // Nobody is answered until the third is here: whoever sends more by then sends too many.
-    if (call.input['part'] === 2) setImmediate(open);
+  let takenForThree = 0;
+  const { client } = await setUp(t, (call) => {
     const reply = service.answer(call, gate);
-    if (call.input['part'] === 2) assert.ok(seen.taken <= 4, `${seen.taken} requests for 3 parts`);
+    if (service.open === 3) {
+      takenForThree ||= seen.taken;
+      answerAll();
+    }
     return reply;
   });
   await client.createBatch('email', source, { uploadKey: 'k' });
+  // A part is full when the next request does not fit.
+  assert.equal(takenForThree, 4);
   assert.equal(service.mostAtOnce, 3);
   assert.deepEqual(ids(service.requests('k')), ids(heavy(8)));
   assert.ok(seen.closed);
@@ -165,9 +169,18 @@ test('a batch of one part reports it when it was made', async (t) => {
 
 test('the error of a part names the request by its place in the whole batch, and ends the rest', async (t) => {
   const message = 'requests[1].custom_id: the same custom_id as requests[0]';
-  // No other part is answered: what is sent after the refusal would be seen.
-  const { client, server } = await setUp(t, ({ input }) =>
-    input['part'] === 1 ? refused(400, 'invalid_request_error', message, 'requests[1].custom_id') : 'hang',
+  // No other part is ever answered: its call ends only where it is ended.
+  const open = new Set<Promise<unknown>>();
+  const noted: typeof fetch = (url, init) => {
+    const answer = fetch(url, init);
+    open.add(answer);
+    return answer;
+  };
+  const { client, server } = await setUp(
+    t,
+    ({ input }) =>
+      input['part'] === 1 ? refused(400, 'invalid_request_error', message, 'requests[1].custom_id') : 'hang',
+    { fetch: noted },
   );
   const { seen, source } = watched([heavyRequest('a'), requestOf('b'), heavyRequest('c'), ...heavy(20)]);
   const error = await errorOf(client.createBatch('email', source));
@@ -180,6 +193,7 @@ test('the error of a part names the request by its place in the whole batch, and
   assert.equal(error.requestId, 'req_42');
   assert.ok(seen.taken <= 5, `${seen.taken} of 23 requests were taken`);
   assert.ok(server.calls.length <= 3);
+  await Promise.allSettled(open);
 });
 
 test('the error of a create by reference counts over the batch already', async (t) => {

@@ -8,9 +8,9 @@ export class FakeUploads {
   readonly parts = new Map<string, Map<number, readonly BatchRequest[]>>();
   /** The input of every create. */
   readonly creates: Record<string, unknown>[] = [];
-  /** The most upload calls that were open at a time. */
+  /** How many upload calls are open, and the most that were at a time. */
+  open = 0;
   mostAtOnce = 0;
-  #open = 0;
 
   /** Answers an upload or a create. An upload waits until `arrived` has resolved. */
   async answer({ input }: Received, arrived: Promise<unknown> = Promise.resolve()): Promise<Reply> {
@@ -18,10 +18,10 @@ export class FakeUploads {
       this.creates.push(input);
       return completed({ id: BATCH_ID });
     }
-    this.#open += 1;
-    this.mostAtOnce = Math.max(this.mostAtOnce, this.#open);
+    this.open += 1;
+    this.mostAtOnce = Math.max(this.mostAtOnce, this.open);
     await arrived;
-    this.#open -= 1;
+    this.open -= 1;
     const [key, number] = [String(input['upload']), Number(input['part'])];
     const requests = input['requests'] as BatchRequest[];
     this.parts.set(key, (this.parts.get(key) ?? new Map()).set(number, requests));
