@@ -27,6 +27,7 @@ class Service:
     payloads: TieredPayloads
     jobs: FakeJobs
     feeder: Feeder
+    uploads: RedisUploads
     operations: Operations
 
 
@@ -53,4 +54,4 @@ def build(
         caretaker,
         Observer(RedisMonitor(store.redis, ENDPOINTS), payloads, jobs, ENDPOINTS),
     )
-    return Service(store, payloads, jobs, feeder, operations)
+    return Service(store, payloads, jobs, feeder, uploads, operations)

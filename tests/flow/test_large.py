@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 from uuid import uuid4
 
@@ -25,7 +26,7 @@ def make_mixed(count: int) -> list[dict[str, Any]]:
 
 def parts_of(requests: Sequence[dict[str, Any]], *ends: int) -> list[Sequence[dict[str, Any]]]:
     bounds = [0, *ends, len(requests)]
-    return [requests[first:last] for first, last in zip(bounds, bounds[1:], strict=False)]
+    return [requests[first:last] for first, last in pairwise(bounds)]
 
 
 async def upload(client: BatchClient, key: str, number: int, part: Sequence[dict[str, Any]]) -> None:
