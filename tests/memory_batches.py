@@ -53,6 +53,8 @@ class MemoryBatches:
             if known:
                 return known
         upload = state.uploads.get(batch.upload) if batch.upload else None
+        if batch.upload and upload is None:
+            return Committed("gone", "")
         if upload and upload.made:
             made_id, made_by = upload.made
             return Committed("existing" if made_by == batch.body_hash else "mismatch", made_id)

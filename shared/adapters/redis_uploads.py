@@ -29,8 +29,7 @@ class RedisUploads:
             return None
         parts = {int(name[len(PART) :]): _part(text) for name, text in raw.items() if name.startswith(PART)}
         made = (raw["id"], raw["hash"]) if "id" in raw else None
-        # Without a nonce where it ended by itself in the middle of a create.
-        return Upload(raw.get("nonce", ""), raw.get("options", ""), parts, made)
+        return Upload(raw["nonce"], raw["options"], parts, made)
 
     async def reserve(self, key: str, part: PartDraft) -> Reserved:
         args = {

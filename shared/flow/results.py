@@ -7,6 +7,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import dataclass
 from typing import Any
 
 from shared.core import codec
@@ -34,8 +35,20 @@ Line = dict[str, Any]
 Lines = Sequence[Line | None]
 
 
+@dataclass(frozen=True)
+class _ShardLines:
+    """`line_bytes` is what a line has on average: to measure each by itself would cost as much as to read it."""
+
+    lines: Lines
+    line_bytes: int
+
+    @staticmethod
+    def of(lines: Lines) -> _ShardLines:
+        return _ShardLines(lines, len(json.dumps(lines)) // max(1, len(lines)))
+
+
 class Results:
-    """`page_bytes` bounds a page's lines; a page has at least one line all the same, if any is left."""
+    """`page_bytes` bounds a page's lines, to within a shard; a page has at least one line, if any is left."""
 
     def __init__(self, batches: Batches, payloads: Payloads, page_bytes: int) -> None:
         self._batches = batches
@@ -49,9 +62,10 @@ class Results:
         lines: list[Line] = []
         size_bytes = 0
         async with aclosing(self._lines(batch, start)) as walk:
-            async for index, line in walk:
-                if line is not None:
-                    size_bytes += len(json.dumps(line))
+            async for index, shard, offset in walk:
+                line = shard.lines[offset] if shard else None
+                if shard is not None and line is not None:
+                    size_bytes += shard.line_bytes
                     if lines and size_bytes > self._page_bytes:
                         return {"results": lines, "next_page": str(index)}
                     lines.append(line)
@@ -73,7 +87,8 @@ class Results:
         for model in plan.models:
             offsets: dict[int, list[int]] = {}
             for number in model.numbers:
-                if found := _failed(await reader.shard(number)):
+                shard = await reader.shard(number)
+                if found := _failed(shard.lines if shard else ()):
                     offsets[number] = found
             failed.update(await self._stored(batch.nonce, model.model, offsets))
         if not failed:
@@ -81,8 +96,10 @@ class Results:
         order = places(plan.models, await self._order(batch, part, plan), 0)
         return [failed[place] for place in order if place in failed]
 
-    async def _lines(self, batch: BatchRecord, start: int) -> AsyncGenerator[tuple[int, Line | None], None]:
-        """The line of request `start` and of every later one, with its index."""
+    async def _lines(
+        self, batch: BatchRecord, start: int
+    ) -> AsyncGenerator[tuple[int, _ShardLines | None, int], None]:
+        """Of request `start` and of every later one: its index, its shard's lines, and its place in them."""
         totals = await self._totals(batch)
         first, offset = part_of(totals, start)
         index = start
@@ -90,8 +107,7 @@ class Results:
             plan = await self._part(batch, number)
             reader = _Reader(self._batches, self._payloads, batch, plan)
             for place in places(plan.models, await self._order(batch, number, plan), offset):
-                shard = await reader.shard(place.shard)
-                yield index, shard[place.offset] if shard else None
+                yield index, await reader.shard(place.shard), place.offset
                 index += 1
             offset = 0
 
@@ -142,17 +158,20 @@ class _Reader:
         self._payloads = payloads
         self._batch = batch
         self._part = part
-        self._held: dict[str, dict[int, Lines | None]] = {}
+        self._held: dict[str, dict[int, _ShardLines | None]] = {}
         self._records: dict[str, tuple[range, dict[int, ShardRecord]]] = {}
 
-    async def shard(self, number: int) -> Lines | None:
+    async def shard(self, number: int) -> _ShardLines | None:
         """The lines of a shard of the part, None where it is not settled; some of them where it was split."""
+        for held in self._held.values():
+            if number in held:
+                return held[number]
         plan = self._part.model_of(number)
-        held = self._held.get(plan.model, {})
-        if number not in held:
-            held = await self._read(plan, _ahead(plan, number, SHARDS_PER_READ))
-            self._held[plan.model] = held
-        return held[number]
+        read = await self._read(plan, _ahead(plan, number, SHARDS_PER_READ))
+        self._held[plan.model] = {
+            shard: None if lines is None else _ShardLines.of(lines) for shard, lines in read.items()
+        }
+        return self._held[plan.model][number]
 
     async def _read(self, plan: ModelPlan, numbers: range) -> dict[int, Lines | None]:
         records = await self._with_halves(await self._records_of(plan, numbers), numbers)
@@ -224,9 +243,9 @@ def _unsettled(record: ShardRecord | None) -> Lines:
     return [None] * (record.requests if record is not None else 0)
 
 
-def _failed(lines: Sequence[Line | None] | None) -> list[int]:
+def _failed(lines: Lines) -> list[int]:
     """At which places of a shard a request failed."""
-    return [offset for offset, line in enumerate(lines or []) if line and line["status"] in FAILED]
+    return [offset for offset, line in enumerate(lines) if line and line["status"] in FAILED]
 
 
 def _ahead(plan: ModelPlan, number: int, count: int) -> range:

@@ -228,6 +228,8 @@ def same_batch(committed: Committed, field: str = "idempotency_key") -> str:
     if committed.verdict == "mismatch":
         message = f"{field}: used before for {committed.id} with another body"
         raise Conflict(message, param=field)
+    if committed.verdict == "gone":
+        raise Conflict("upload: it ended before a batch was made of it; send all parts again", param="upload")
     return committed.id
 
 

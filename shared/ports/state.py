@@ -73,10 +73,10 @@ class NewBatch:
 
 @dataclass(frozen=True)
 class Committed:
-    """`existing`: the key already made batch `id` from the same body; `mismatch`: from another. `head` is a created
-    batch's member in its queues, for the first claim."""
+    """`existing`: the key already made batch `id` from the same body; `mismatch`: from another; `gone`: its upload
+    ended meanwhile. `head` is a created batch's member in its queues, for the first claim."""
 
-    verdict: Literal["created", "existing", "mismatch"]
+    verdict: Literal["created", "existing", "mismatch", "gone"]
     id: str
     head: str = ""
 

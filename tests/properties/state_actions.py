@@ -36,6 +36,8 @@ class StateActions(RuleBasedStateMachine):
         self.pair = Pair(self.redis, JITTER)
         self.nonces: dict[str, str] = {}
         self.gone: list[str] = []
+        self.uploaded = 0
+        self.reserved: list[tuple[str, int, str]] = []
         self.heads: dict[str, Sequence[str]] = {}
         self.records: list[tuple[ShardRef, ShardRecord]] = []
         self.epochs: list[tuple[ShardRef, int, Endpoint, int]] = []

@@ -5,19 +5,22 @@ from hypothesis.stateful import precondition, rule
 
 from shared.adapters import keys
 from shared.core.lifecycle import Event
-from tests.contract.state import new_batch
+from shared.ports.state import PartDraft
+from tests.contract.state import new_batch, part_plan
 from tests.properties.state_actions import StateActions, picks, repeats
 from tests.properties.state_pair import Repeat, happened
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
 
+upload_keys = st.sampled_from(["u1", "u1", "u2"])
 sizes = st.lists(st.integers(1, 4), min_size=1, max_size=3)
 plans = st.one_of(
     st.builds(lambda shards: {"mistral": shards}, sizes),
     st.builds(lambda one, two: {"mistral": one, "llama-70b": two}, sizes, sizes),
     st.builds(lambda one, two: {"llama-70b": one, "mistral": two}, sizes, sizes),
 )
+parts_of_plans = st.one_of(st.builds(lambda plan: [plan], plans), st.lists(plans, min_size=2, max_size=3))
 ways_out = st.lists(st.sampled_from(["start", "start", "settle", "give back", "blame"]), max_size=4)
 
 
@@ -26,7 +29,7 @@ class BatchRules(StateActions):
 
     @precondition(lambda self: len(self.open_batches()) < 4)
     @rule(
-        plan=plans,
+        parts=parts_of_plans,
         weight=st.sampled_from([0.25, 1.0, 4.0]),
         key=st.sampled_from([None, None, "k1", "k1", "k2"]),
         body=st.sampled_from(["a", "a", "b"]),
@@ -35,7 +38,7 @@ class BatchRules(StateActions):
     )
     def create(
         self,
-        plan: dict[str, list[int]],
+        parts: list[dict[str, list[int]]],
         weight: float,
         key: str | None,
         body: str,
@@ -44,7 +47,7 @@ class BatchRules(StateActions):
     ) -> None:
         number = len(self.nonces)
         batch = new_batch(
-            plan,
+            *parts,
             id=f"batch_{number:024x}",
             nonce=f"nonce{number}",
             weight=weight,
@@ -59,6 +62,80 @@ class BatchRules(StateActions):
             self.pair.call(lambda ports: ports.batches.find_key(key, body))
         answer = self.pair.call(lambda ports: ports.batches.commit(batch), repeat=repeat)
         happened(f"commit: {answer.verdict}")
+        if answer.verdict != "created":
+            self.pair.batch_ids.remove(batch.id)
+
+    @rule(
+        key=upload_keys,
+        number=st.integers(0, 2),
+        plan=plans,
+        body=st.sampled_from(["a", "a", "a", "b"]),
+        options=st.sampled_from(["x", "x", "x", "y"]),
+        size_bytes=st.sampled_from([10, 10, 10, 600]),
+        confirms=st.sampled_from([True, True, False]),
+        repeat=repeats,
+    )
+    def upload(
+        self,
+        key: str,
+        number: int,
+        plan: dict[str, list[int]],
+        body: str,
+        options: str,
+        size_bytes: int,
+        repeat: Repeat,
+        *,
+        confirms: bool,
+    ) -> None:
+        """A part, which may have come before, and whose caller may have ended after it was reserved."""
+        self.uploaded += 1
+        part = PartDraft(number, body, part_plan(plan, number), size_bytes, options, f"upload{self.uploaded}")
+        self.pair.call(lambda ports: ports.uploads.find(key))
+        answer = self.pair.call(lambda ports: ports.uploads.reserve(key, part), repeat=repeat)
+        happened(f"reserve: {answer.verdict}")
+        if answer.verdict == "reserved" and confirms:
+            self.reserved.append((key, number, answer.nonce))
+            self.confirm(0, repeat)
+
+    @precondition(lambda self: self.reserved)
+    @rule(pick=picks, repeat=repeats)
+    def confirm(self, pick: int, repeat: Repeat) -> None:
+        """A part reserved at any time."""
+        key, number, nonce = self.reserved[-1 - pick % len(self.reserved)]
+        answer = self.pair.call(lambda ports: ports.uploads.confirm(key, number, nonce), repeat=repeat)
+        happened(f"confirm: {answer.verdict}")
+
+    @precondition(lambda self: len(self.open_batches()) < 4)
+    @rule(
+        key=upload_keys,
+        idempotency_key=st.sampled_from([None, None, "k1"]),
+        body=st.sampled_from(["a", "a", "b"]),
+        late_ms=st.sampled_from([0, 0, 0, HOUR_MS]),
+        repeat=repeats,
+    )
+    def create_from(
+        self, key: str, idempotency_key: str | None, body: str, late_ms: int, repeat: Repeat
+    ) -> None:
+        """A batch of the parts that were there when the caller looked."""
+        upload = self.pair.call(lambda ports: ports.uploads.find(key))
+        parts = list(upload.parts.values()) if upload else []
+        if upload is None or not all(part.stored for part in parts):
+            return
+        self.pair.advance(late_ms)
+        number = len(self.nonces)
+        batch = new_batch(
+            id=f"batch_{number:024x}",
+            nonce=upload.nonce,
+            parts=[part.plan for _, part in sorted(upload.parts.items())],
+            idempotency_key=idempotency_key,
+            body_hash=body,
+            retain_ms=HOUR_MS,
+            upload=key,
+        )
+        self.nonces[batch.id] = batch.nonce
+        self.pair.batch_ids.append(batch.id)
+        answer = self.pair.call(lambda ports: ports.batches.commit(batch), repeat=repeat)
+        happened(f"commit of an upload: {answer.verdict}")
         if answer.verdict != "created":
             self.pair.batch_ids.remove(batch.id)
 

@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 from hypothesis import event
 
 from shared.core.lifecycle import Event, ShardState, next_state
-from shared.ports.state import Batches, Queue, Repairs, Runs
+from shared.ports.state import Batches, Queue, Repairs, Runs, Uploads
 from tests.contract.state import ENDPOINTS, TIMING, Store
 from tests.memory_batches import MemoryStore
 from tests.properties.frozen_redis import FrozenRedis
@@ -44,6 +44,8 @@ class Repeat(Enum):
 class Ports(Protocol):
     @property
     def batches(self) -> Batches: ...
+    @property
+    def uploads(self) -> Uploads: ...
     @property
     def queue(self) -> Queue: ...
     @property

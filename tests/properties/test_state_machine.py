@@ -42,7 +42,7 @@ from tests.properties.state_actions import (
     repeats,
     workers,
 )
-from tests.properties.state_batches import HOUR_MS, BatchRules, plans
+from tests.properties.state_batches import HOUR_MS, BatchRules, parts_of_plans
 from tests.properties.state_pair import Repeat, done, seen_so_far
 
 # What must have happened in a thorough run, for it to say something.
@@ -85,21 +85,35 @@ EVENTS = [
     "stop: canceled gone",
     "stop: expired early",
     "takeover: split",
+    "commit of an upload: created",
+    "commit of an upload: existing",
+    "commit of an upload: gone",
+    "commit of an upload: mismatch",
+    "confirm: closed",
+    "confirm: gone",
+    "confirm: stored",
+    "reserve: closed",
+    "reserve: other_body",
+    "reserve: other_options",
+    "reserve: reserved",
+    "reserve: stored",
+    "reserve: too_large",
+    "reserve: too_many",
 ]
 
 
 class StateMachine(BatchRules):
     """Rules pick a target by number among what is there, those that died most first."""
 
-    @initialize(proven=st.sampled_from([True, True, True, False]), plan=plans)
-    def begin(self, *, proven: bool, plan: dict[str, list[int]]) -> None:
+    @initialize(proven=st.sampled_from([True, True, True, False]), parts=parts_of_plans)
+    def begin(self, *, proven: bool, parts: list[dict[str, list[int]]]) -> None:
         """`proven`: the endpoint has settled a shard, so that deaths can be a shard's fault."""
         if proven:
-            self.create({"mistral": [1]}, 1.0, None, "", 24 * HOUR_MS, Repeat.ONCE)
+            self.create([{"mistral": [1]}], 1.0, None, "", 24 * HOUR_MS, Repeat.ONCE)
             self.feed(MISTRAL, 2, "w1")
             [(ref, shard)] = self.shards(ShardState.RUNNING)
             self.end_shard(ref, shard.epoch, MISTRAL, self.outcome(shard, 0), Repeat.ONCE)
-        self.create(plan, 1.0, None, "", 24 * HOUR_MS, Repeat.ONCE)
+        self.create(parts, 1.0, None, "", 24 * HOUR_MS, Repeat.ONCE)
 
     # ---- the queue -------------------------------------------------------------------------------------------
 

@@ -74,12 +74,32 @@ class Caller:
     # Steps.
 
     async def _create(self) -> None:
-        fields: dict[str, Any] = {"stage": self.plan.stage, "requests": list(self.plan.requests)}
+        fields: dict[str, Any] = {"stage": self.plan.stage}
         if self.plan.expires_in_s is not None:
             fields["expires_in_s"] = self.plan.expires_in_s
-        made = await self._insist(operation="create", idempotency_key=self.plan.key, **fields)
+        if self.plan.parts:
+            made = await self._insist(operation="create", **await self._upload(fields))
+        else:
+            made = await self._insist(
+                operation="create",
+                idempotency_key=self.plan.key,
+                requests=list(self.plan.requests),
+                **fields,
+            )
         self._fail_unless(self.id in ("", made["id"]), "one key made two batches")
         self.id = made["id"]
+
+    async def _upload(self, fields: Mapping[str, Any]) -> dict[str, Any]:
+        """All parts at once; what makes a batch of them."""
+        requests, key = list(self.plan.requests), self.plan.key
+        size = -(-len(requests) // self.plan.parts)
+        parts = [requests[start : start + size] for start in range(0, len(requests), size)]
+        calls = [{"part": number, "requests": part} for number, part in enumerate(parts)]
+        self._rng.shuffle(calls)
+        await asyncio.gather(
+            *(self._insist(operation="upload", upload=key, **call, **fields) for call in calls)
+        )
+        return {"upload": key, "parts": len(parts), **({} if len(parts) > 1 else {"idempotency_key": key})}
 
     async def _cancel(self, after_s: float | None) -> None:
         if after_s is None:

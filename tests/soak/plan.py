@@ -11,7 +11,8 @@ Request = dict[str, object]
 
 @dataclass(frozen=True)
 class BatchPlan:
-    """`poll_s`: how often its caller asks for the status (None: never). Times are virtual seconds from its create."""
+    """`poll_s`: how often its caller asks for the status (None: never). `parts`: how many it is uploaded in (0: it
+    comes with its create). Times are virtual seconds from its create."""
 
     key: str
     stage: str
@@ -23,6 +24,7 @@ class BatchPlan:
     expires_in_s: int | None
     deletes: bool
     storm: int
+    parts: int = 0
 
 
 @dataclass(frozen=True)
@@ -138,6 +140,8 @@ def _batch(rng: random.Random, seed: int, number: int, has_poison: bool) -> Batc
         expires_in_s=rng.randint(60, 400) if rng.random() < 0.1 else None,
         deletes=rng.random() < 0.5,
         storm=200 if rng.random() < 0.02 else rng.choice((0, 0, 10)),
+        # Drawn apart, so that it changes no other draw.
+        parts=random.Random(f"parts:{name}").choice((0, 0, 1, 3)),
     )
 
 

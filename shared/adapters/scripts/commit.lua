@@ -4,7 +4,7 @@
 -- per model
 -- A: id, idem_hash|null, upload_hash|null, fields {..}, parts [json], totals: json, models [..], requests [..], expires_in_ms,
 -- retain_ms
--- -> {verdict: "created"|"existing"|"mismatch", id, head: its member in the queues where it was created}
+-- -> {verdict: "created"|"existing"|"mismatch"|"gone", id, head: its member in the queues where it was created}
 local BATCH, PLAN, OPEN, BATCHES, SEQ, IDEM, UPLOAD = unpack(KEYS, 1, 7)
 local FIRST_MODEL = 8
 local KEEP_LISTED_MS = 60 * DAY_MS
@@ -18,6 +18,8 @@ for _, pair in ipairs(hashes) do
     return reply({verdict = known[2] == pair[2] and 'existing' or 'mismatch', id = known[1]})
   end
 end
+-- The upload ended by itself: nothing would keep another create from its payloads.
+if A.upload_hash ~= cjson.null and redis.call('EXISTS', UPLOAD) == 0 then return reply({verdict = 'gone', id = ''}) end
 if redis.call('EXISTS', BATCH) == 1 then return reply({verdict = 'created', id = A.id, head = field(BATCH, 'member')}) end
 
 local expires_at = NOW + A.expires_in_ms
