@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 from typing import Any
 
 from handlers.drain import Drain
@@ -30,9 +29,6 @@ class Handler:
 
 def main() -> None:
     settings = read_settings()
-    # Requests and lines come by the ten thousand and hold no cycles: to look for some after every 700 objects takes a
-    # third of the time of a large page.
-    gc.set_threshold(100_000)
     # Operations take moments: there is nothing to give back.
     serve(Handler(settings).work, CONCURRENCY, Drain(settings.drain_s, lambda: None))
 

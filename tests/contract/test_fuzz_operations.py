@@ -66,9 +66,28 @@ WEBHOOK = {
     "output": [{"state": "settled"}],
     "delayTime": 1,
 }
+UPLOAD = {
+    "operation": "upload",
+    "upload": "key",
+    "part": 1,
+    "stage": "email",
+    "expires_in_s": 3600,
+    "requests": [REQUEST],
+}
+FROM_UPLOAD = {
+    "operation": "create",
+    "upload": "whole",
+    "parts": 1,
+    "stage": "email",
+    "priority": "low",
+    "idempotency_key": "from upload",
+    "expires_in_s": 3600,
+}
 # OPEN, ENDED and SPARE stand for the ids of three batches.
 CALLS: list[Mapping[str, Any]] = [
     CREATE,
+    UPLOAD,
+    FROM_UPLOAD,
     *({"operation": name, "id": "ENDED"} for name in ("status", "cancel")),
     *({"operation": name, "id": "OPEN"} for name in ("status", "delete")),
     {"operation": "delete", "id": "SPARE"},
@@ -134,6 +153,7 @@ async def edge(redis: Upstash, monkeypatch: pytest.MonkeyPatch) -> Edge:
         ids[name] = str(made["id"])
         if name != "OPEN":
             await service.operations.handle({"operation": "cancel", "id": ids[name]})
+    await service.operations.handle({**UPLOAD, "upload": "whole", "part": 0})
     await service.operations.handle({"operation": "status", "id": ids["OPEN"]})
     return Edge(service, configs[0]["handler"], ids)
 

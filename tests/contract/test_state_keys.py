@@ -14,9 +14,9 @@ from shared.adapters.redis_monitor import RedisMonitor
 from shared.adapters.upstash import Upstash, script
 from shared.core.lifecycle import ShardState
 from shared.errors import StateUnavailable
-from shared.ports.state import NewBatch, ShardRef
+from shared.ports.state import NewBatch, PartDraft, ShardRef
 from tests.conftest import Clock, UpstashAddress
-from tests.contract.state import ENDPOINTS, LLAMA, Store, lease, new_batch, outcome
+from tests.contract.state import ENDPOINTS, LLAMA, Store, lease, new_batch, outcome, part_plan
 
 USER = "declared"
 
@@ -79,6 +79,7 @@ async def test_all_scripts_keep_to_their_keys_through_the_life_of_batches(
         {"mistral": [4, 4, 4], "llama-70b": [4]}, idempotency_key="k", body_hash="h", weight=4.0
     )
     await store.batches.commit(new_batch(idempotency_key="k", body_hash="h"))
+    await upload_and_create(store)
     await live_through_losses(store, clock)
     await RedisMonitor(fenced, ENDPOINTS).breakers()
     await store.batches.stop(batch.id, "canceled")
@@ -97,7 +98,20 @@ async def test_all_scripts_keep_to_their_keys_through_the_life_of_batches(
         "requeue",
         "rest",
     }
-    assert fenced.scripts == folder | {"settle", "start", "stop", "sweep"}
+    assert fenced.scripts == folder | {"settle", "start", "stop", "sweep", "upload"}
+
+
+async def upload_and_create(store: Store) -> None:
+    """A part reserved and confirmed, and a batch of it that is gone again."""
+    plan = part_plan({"mistral": [4], "llama-70b": [1]})
+    for _ in range(2):
+        reserved = await store.uploads.reserve("u", PartDraft(0, "h", plan, 10, "", "nonce"))
+        await store.uploads.confirm("u", 0, reserved.nonce)
+    batch = new_batch(parts=[plan], upload="u", body_hash="h", idempotency_key="k2")
+    assert [(await store.batches.commit(batch)).verdict for _ in range(2)] == ["created", "existing"]
+    await store.batches.stop(batch.id, "canceled")
+    await store.batches.delete(batch.id, "mark")
+    await store.batches.delete(batch.id, "finish")
 
 
 async def live_through_losses(store: Store, clock: Clock) -> None:
