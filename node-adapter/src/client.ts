@@ -1,8 +1,8 @@
 // The client for explicit configuration: each operation of the batch handler as a method.
-import { randomUUID } from 'node:crypto';
 import { type Clock, systemClock } from './clock.js';
 import { ConfigurationError, isConflictError, isNotFoundError } from './errors.js';
 import { BATCH_SCHEDULE, type Schedule, waitUntilEnded } from './polling.js';
+import { linkedAbort } from './signals.js';
 import { Transport } from './transport.js';
 import type {
   BatchList,
@@ -22,6 +22,7 @@ import type {
   Stage,
   WaitOptions,
 } from './types.js';
+import { submitBatch } from './upload.js';
 import { errorOfNonsense, isObject, type Operation } from './wire.js';
 
 /** The limit of `waitForBatch` if none is given: 30 minutes, in milliseconds. */
@@ -56,20 +57,17 @@ export class LlmBatchClient {
     });
   }
 
-  /** Submits a batch. Resent under one idempotency key, so it is made once whatever happens on the way. */
+  /**
+   * Submits a batch of any size. What does not fit into one call goes in parts as the requests are produced, three at a
+   * time, and only then is the batch made; each call is resent under one key, so it is made once whatever happens on
+   * the way. Throws RequestTooLargeError for a request over 4 MB.
+   */
   async createBatch(
     stage: Stage,
-    requests: readonly BatchRequest[],
+    requests: Iterable<BatchRequest> | AsyncIterable<BatchRequest>,
     options: CreateOptions = {},
   ): Promise<{ id: string }> {
-    const input = {
-      stage,
-      requests,
-      idempotency_key: options.idempotencyKey ?? randomUUID(),
-      priority: options.priority,
-      expires_in_s: options.expiresInS,
-    };
-    const output = await this.#transport.call('create', input, { signal: options.signal });
+    const output = await submitBatch(this.#transport, stage, requests, options);
     return { id: shaped<{ id: string }>('create', output, 'id', isText).id };
   }
 
@@ -88,12 +86,16 @@ export class LlmBatchClient {
     return { results };
   }
 
-  /** The results one by one, in the order of the requests; holds one page at a time and reads the next when needed. */
+  /** The results one by one, in the order of the requests; reads the next page while this one is taken, and no further. */
   async *streamBatchResults(
     batchId: string,
     options: ResultsOptions = {},
   ): AsyncGenerator<BatchResult, void, void> {
-    for await (const page of this.#pages(batchId, options)) yield* page;
+    for await (const page of this.#pages(batchId, options)) {
+      // A result that was taken is let go at once: a reader holds what is still to come, not pages.
+      page.reverse();
+      for (let result = page.pop(); result !== undefined; result = page.pop()) yield result;
+    }
   }
 
   /**
@@ -184,19 +186,41 @@ export class LlmBatchClient {
   }
 
   async *#pages(batchId: string, options: ResultsOptions): AsyncGenerator<BatchResult[], void, void> {
-    const partial = options.partial === true ? true : undefined;
+    const { controller, unlink } = linkedAbort(options.signal);
+    const read = (page?: string) => this.#page(batchId, page, options.partial, controller.signal);
     let page: string | undefined;
-    for (;;) {
-      const input = { id: batchId, page, partial };
-      const output = await this.#transport.call('results', input, { signal: options.signal });
-      const answer = shaped<ResultsPage>('results', output, 'results', Array.isArray);
-      yield answer.results;
-      // An answer without the token is the last page; a token that stands still would never end.
-      const next = answer.next_page ?? undefined;
-      if (next === undefined) return;
-      if (next === page) throw errorOfNonsense('results', `page ${page} names itself as the next one`);
-      page = next;
+    let coming = read();
+    try {
+      for (;;) {
+        const { results, next_page } = await coming;
+        // An answer without the token is the last page; a token that stands still would never end.
+        const next = next_page ?? undefined;
+        if (next !== undefined && next === page)
+          throw errorOfNonsense('results', `page ${page} names itself as the next one`);
+        if (next !== undefined) {
+          coming = read(next);
+          // A failure is thrown when its page is due.
+          coming.catch(() => {});
+        }
+        yield results;
+        if (next === undefined) return;
+        page = next;
+      }
+    } finally {
+      controller.abort();
+      unlink();
     }
+  }
+
+  async #page(
+    batchId: string,
+    page: string | undefined,
+    partial: boolean | undefined,
+    signal: AbortSignal,
+  ): Promise<ResultsPage> {
+    const input = { id: batchId, page, partial: partial === true ? true : undefined };
+    const output = await this.#transport.call('results', input, { signal });
+    return shaped('results', output, 'results', Array.isArray);
   }
 }
 

@@ -1,13 +1,14 @@
 // One HTTP call with a time limit: every answer is a value, every missing answer a typed error.
 import { ConnectionError, RequestTimeoutError } from './errors.js';
 import { parseRetryAfterMs } from './retry.js';
+import { linkedAbort } from './signals.js';
 
 /** One call. */
 export interface HttpCall {
   readonly method: 'GET' | 'POST';
   readonly url: string;
   readonly headers: Readonly<Record<string, string>>;
-  readonly body?: string;
+  readonly body?: string | Uint8Array;
   /** Limit for the whole answer, its body included. */
   readonly timeoutMs: number;
   readonly signal: AbortSignal | undefined;
@@ -26,7 +27,7 @@ export interface HttpAnswer {
 
 /**
  * Sends the call. Throws ConnectionError or RequestTimeoutError where no answer came, and the signal's reason if the
- * caller aborted. (AbortSignal.any would join the two signals, but early Node 18 lacks it.)
+ * caller aborted.
  */
 export async function sendHttp(
   fetchFn: typeof globalThis.fetch,
@@ -34,10 +35,8 @@ export async function sendHttp(
   nowMs: () => number,
 ): Promise<HttpAnswer> {
   call.signal?.throwIfAborted();
-  const controller = new AbortController();
+  const { controller, unlink } = linkedAbort(call.signal);
   const timer = setTimeout(() => controller.abort(), call.timeoutMs);
-  const onAbort = () => controller.abort(call.signal?.reason);
-  call.signal?.addEventListener('abort', onAbort, { once: true });
   try {
     const response = await fetchFn(call.url, {
       method: call.method,
@@ -62,7 +61,7 @@ export async function sendHttp(
     throw new ConnectionError(message, { type: 'connection_error', cause: error });
   } finally {
     clearTimeout(timer);
-    call.signal?.removeEventListener('abort', onAbort);
+    unlink();
   }
 }
 

@@ -82,6 +82,7 @@ export {
   type Side,
   type SideReport,
 } from './rollout.js';
+export { PART_MAX_BYTES } from './parts.js';
 export type {
   BatchCounts,
   BatchError,
@@ -114,5 +115,6 @@ export type {
   RetryOptions,
   Stage,
   TextBlock,
+  UploadProgress,
   WaitOptions,
 } from './types.js';

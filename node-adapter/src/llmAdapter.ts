@@ -27,10 +27,10 @@ export type {
   Stage,
 } from './types.js';
 
-/** Submits a batch. Throws an error that begins `Failed to create batch: <status> <body>`. */
+/** Submits a batch of any size. Throws an error that begins `Failed to create batch: <status> <body>`. */
 export async function createBatch(
   stage: Stage,
-  requests: readonly BatchRequest[],
+  requests: Iterable<BatchRequest> | AsyncIterable<BatchRequest>,
   options?: CreateOptions,
 ): Promise<{ id: string }> {
   return clientFromEnvironment().createBatch(stage, requests, options);

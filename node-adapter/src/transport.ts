@@ -3,7 +3,6 @@
 // Every operation is safe to repeat: reads change nothing, a create carries its idempotency key. So whatever is lost on
 // the way (a 524 of the edge, a dropped connection, a job that RunPod no longer knows) is simply sent again, and this
 // is the only layer that does so.
-import { Buffer } from 'node:buffer';
 import type { Clock } from './clock.js';
 import {
   isConnectionError,
@@ -11,12 +10,13 @@ import {
   isServerError,
   type LlmBatchError,
   RequestTimeoutError,
-  RequestTooLargeError,
 } from './errors.js';
 import { type HttpAnswer, sendHttp } from './http.js';
+import { countedOverBatch, type Part } from './parts.js';
 import { intervalMs, JOB_SCHEDULE } from './polling.js';
 import { retryDelayMs } from './retry.js';
 import {
+  bodyOf,
   errorOfHttp,
   errorOfJob,
   errorOfNonsense,
@@ -24,9 +24,6 @@ import {
   type Operation,
   parseJob,
 } from './wire.js';
-
-/** RunPod's limit for the body of a /runsync call. */
-export const MAX_BODY_BYTES = 20_000_000;
 
 // RunPod's edge cuts a call at about 100 s and the job's id is lost with it: never ask to be held that long.
 const MAX_HOLD_MS = 60_000;
@@ -54,9 +51,11 @@ export interface OperationOptions {
 
 interface Call {
   readonly operation: Operation;
-  readonly body: string;
+  readonly body: string | Uint8Array;
   readonly limitMs: number;
   readonly deadline: number;
+  /** The place in the batch of the first request in the body. */
+  readonly first: number;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -75,15 +74,29 @@ export class Transport {
   }
 
   /** The operation's output, or one of the errors of errors.ts after all retries. */
-  async call(
+  call(
     operation: Operation,
     input: Readonly<Record<string, unknown>>,
     options: OperationOptions = {},
   ): Promise<unknown> {
+    return this.#run(operation, bodyOf(operation, input), 0, options);
+  }
+
+  /** The same for an operation on a part. What an error says of `requests[i]` counts over the whole batch. */
+  callPart(operation: Operation, part: Part, options: OperationOptions = {}): Promise<unknown> {
+    return this.#run(operation, part.body, part.first, options);
+  }
+
+  async #run(
+    operation: Operation,
+    body: string | Uint8Array,
+    first: number,
+    options: OperationOptions,
+  ): Promise<unknown> {
     const { clock, operationTimeoutMs } = this.#settings;
-    const body = bodyOf(operation, input);
     const limitMs = Math.min(options.withinMs ?? operationTimeoutMs, operationTimeoutMs);
-    const call = { operation, body, limitMs, deadline: clock.now() + limitMs, signal: options.signal };
+    const deadline = clock.now() + limitMs;
+    const call = { operation, body, limitMs, deadline, first, signal: options.signal };
     const history = { replyLost: false };
     try {
       return await this.#callUntilFinal(call, history);
@@ -167,7 +180,9 @@ export class Transport {
     const job = parseJob(body);
     if (job === undefined) throw errorOfNonsense(call.operation, `not a RunPod job: ${this.#redact(body)}`);
     if (job.state === 'failed') {
-      const error = errorOfJob(call.operation, job, (text) => this.#redact(text));
+      const error = errorOfJob(call.operation, job, (text) =>
+        countedOverBatch(this.#redact(text), call.first),
+      );
       if (isRetryable(error)) return gone(error);
       throw error;
     }
@@ -216,12 +231,4 @@ export class Transport {
 
 function gone(error: LlmBatchError): Step {
   return { kind: 'fault', error, jobGone: true };
-}
-
-function bodyOf(operation: Operation, input: Readonly<Record<string, unknown>>): string {
-  const body = JSON.stringify({ input: { operation, ...input } });
-  const bytes = Buffer.byteLength(body);
-  if (bytes <= MAX_BODY_BYTES) return body;
-  const message = `${FAILURE_PREFIX[operation]}: 413 the call has ${bytes} bytes, over RunPod's limit of ${MAX_BODY_BYTES} (20 MB) for one call: send fewer requests in a batch`;
-  throw new RequestTooLargeError(message, { status: 413, type: 'request_too_large', param: 'requests' });
 }

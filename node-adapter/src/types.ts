@@ -364,6 +364,25 @@ export interface CreateOptions extends CallOptions {
   priority?: Priority;
   /** Seconds after which requests that have not run are given up: 10 to 604,800. Default: the service's, a day. */
   expiresInS?: number;
+  /** Called back at the batch's end with a signed `batch.ended` event: an https URL. */
+  callbackUrl?: string;
+  /**
+   * Names the upload of a batch that goes in parts: called again with the same key and requests after a crash, it ends
+   * in the same batch, and parts that arrived before are kept. Default: the idempotency key, else a random one.
+   */
+  uploadKey?: string;
+  /** Called whenever a part has arrived. */
+  onUpload?: (progress: UploadProgress) => void;
+}
+
+/** How much of a batch has arrived at the service. */
+export interface UploadProgress {
+  /** Parts. */
+  parts: number;
+  /** Requests in them. */
+  requests: number;
+  /** Bytes of JSON in them. */
+  bytes: number;
 }
 
 /** Options of `retryFailed`. */

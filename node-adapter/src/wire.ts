@@ -5,6 +5,7 @@ import { EndpointNotFoundError, errorClassFor, type LlmBatchError, ServerError }
 export type Operation =
   | 'http'
   | 'create'
+  | 'upload'
   | 'status'
   | 'results'
   | 'cancel'
@@ -18,6 +19,7 @@ export type Operation =
 export const FAILURE_PREFIX: Readonly<Record<Operation, string>> = {
   http: 'Failed to call the service',
   create: 'Failed to create batch',
+  upload: 'Failed to create batch',
   status: 'Failed to get batch status',
   results: 'Failed to get batch results',
   cancel: 'Failed to cancel batch',
@@ -34,6 +36,16 @@ export interface Job {
   readonly state: 'pending' | 'completed' | 'failed';
   readonly output: unknown;
   readonly error: unknown;
+}
+
+/** The body of a call. */
+export function bodyOf(operation: Operation, input: Readonly<Record<string, unknown>>): string {
+  return JSON.stringify({ input: { operation, ...input } });
+}
+
+/** The text before and after the list of requests in the body of a call that has one beside its `input`. */
+export function frameOf(operation: Operation, input: Readonly<Record<string, unknown>>): [string, string] {
+  return [`${bodyOf(operation, input).slice(0, -2)},"requests":`, '}}'];
 }
 
 type Fields = Readonly<Record<string, unknown>>;
@@ -89,12 +101,10 @@ export function errorOfHttp(
 
 /**
  * The error for a job that failed. `error` is normally the handler's JSON as a string; whatever else it is (a lost
- * worker's notice, a traceback) counts as the service's fault.
+ * worker's notice, a traceback) counts as the service's fault. `shown` makes of its text what the caller may see.
  */
-export function errorOfJob(operation: Operation, job: Job, redact: (text: string) => string): LlmBatchError {
-  const body = redact(
-    typeof job.error === 'string' ? job.error : (JSON.stringify(job.error) ?? 'job failed'),
-  );
+export function errorOfJob(operation: Operation, job: Job, shown: (text: string) => string): LlmBatchError {
+  const body = shown(typeof job.error === 'string' ? job.error : (JSON.stringify(job.error) ?? 'job failed'));
   const named = namedError(body);
   const status = named?.status ?? 500;
   const ErrorClass = errorClassFor(status, named?.type ?? '');

@@ -21,7 +21,7 @@ test('the input of a create has the operation, stage, requests and a random idem
   await client.createBatch('email', [requestOf('a')]);
   await client.createBatch('email', [requestOf('a')]);
   const [first, second] = server.calls.map((call) => call.input);
-  assert.deepEqual(Object.keys(first ?? {}), ['operation', 'stage', 'requests', 'idempotency_key']);
+  assert.deepEqual(Object.keys(first ?? {}), ['operation', 'stage', 'idempotency_key', 'requests']);
   assert.equal(first?.['operation'], 'create');
   assert.deepEqual(first?.['requests'], [requestOf('a')]);
   assert.match(String(first?.['idempotency_key']), /^[0-9a-f-]{36}$/);
@@ -34,6 +34,7 @@ test('the options of a create travel under their wire names', async (t) => {
     idempotencyKey: 'order-7',
     priority: 'high',
     expiresInS: 3600,
+    callbackUrl: 'https://app.example/batches',
   });
   const { requests, ...rest } = server.calls[0]?.input ?? {};
   assert.deepEqual(rest, {
@@ -42,6 +43,7 @@ test('the options of a create travel under their wire names', async (t) => {
     idempotency_key: 'order-7',
     priority: 'high',
     expires_in_s: 3600,
+    callback_url: 'https://app.example/batches',
   });
 });
 
@@ -144,14 +146,18 @@ test('an idempotency key of another body is a ConflictError', async (t) => {
   assert.equal(error.status, 409);
 });
 
-test('a body over 20 MB is a typed error that names the limit, and nothing is sent', async (t) => {
+test('a request that no part can hold is a typed error that names it and the limit, and nothing is sent', async (t) => {
   const { client, server } = await setUp(t, []);
-  const large = requestOf('a');
+  const large = requestOf('b');
   // Two bytes each: characters alone would pass.
-  large.params.messages = [{ role: 'user', content: 'é'.repeat(10_000_001) }];
-  const error = await errorOf(client.createBatch('email', [large]));
+  large.params.messages = [{ role: 'user', content: 'é'.repeat(2_000_000) }];
+  const error = await errorOf(client.createBatch('email', [requestOf('a'), large]));
   assert.ok(isRequestTooLargeError(error));
-  assert.match(error.message, /^Failed to create batch: 413 .*20000000 \(20 MB\)/);
+  assert.match(
+    error.message,
+    /^Failed to create batch: 413 requests\[1\]: 40000\d\d bytes .* limit of 3999998 /,
+  );
   assert.equal(error.status, 413);
+  assert.equal(error.param, 'requests[1]');
   assert.equal(server.calls.length, 0);
 });

@@ -5,7 +5,7 @@ import * as errors from '../src/errors.js';
 import type { Operation } from '../src/wire.js';
 import { FAILURE_PREFIX } from '../src/wire.js';
 import { refused } from './support/fakeRunpod.js';
-import { BATCH_ID, errorOf, setUp } from './support/setup.js';
+import { BATCH_ID, errorOf, heavyRequest, setUp } from './support/setup.js';
 
 const requireCopy = createRequire(import.meta.url);
 
@@ -72,6 +72,7 @@ test('every operation fails under its own prefix', async (t) => {
   // The client has a method for each but the whole HTTP request, which runpodFetch sends.
   const run: Record<Exclude<Operation, 'http'>, () => Promise<unknown>> = {
     create: () => client.createBatch('email', []),
+    upload: () => client.createBatch('email', [heavyRequest('a'), heavyRequest('b')]),
     status: () => client.getBatchStatus(BATCH_ID),
     results: () => client.getBatchResults(BATCH_ID),
     cancel: () => client.cancelBatch(BATCH_ID),

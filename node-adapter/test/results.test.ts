@@ -1,8 +1,13 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import { isBatchNotEndedError, isInvalidRequestError, isServerError } from '../src/errors.js';
+import {
+  isBatchNotEndedError,
+  isInvalidRequestError,
+  isNotFoundError,
+  isServerError,
+} from '../src/errors.js';
 import type { BatchResult } from '../src/types.js';
-import { completed, http, refused, type Script } from './support/fakeRunpod.js';
+import { completed, http, type Reply, refused, type Script } from './support/fakeRunpod.js';
 import { BATCH_ID, errorOf, setUp } from './support/setup.js';
 
 function resultOf(customId: string): BatchResult {
@@ -39,15 +44,43 @@ test('results loops over all pages and keeps their order and every custom_id byt
   );
 });
 
-test('the stream reads a page only when its first result is taken', async (t) => {
-  const { client, server } = await setUp(t, paged);
+test('the stream reads nothing before it is asked, and then one page ahead', async (t) => {
+  const answered: ((reply: Reply) => void)[] = [];
+  const asked: (() => void)[] = [];
+  const coming = [0, 1, 2].map((n) => new Promise<void>((resolve) => (asked[n] = resolve)));
+  const { client, server } = await setUp(t, (_, n) => {
+    asked[n]?.();
+    return new Promise<Reply>((resolve) => answered.push(resolve));
+  });
   const stream = client.streamBatchResults(BATCH_ID);
   assert.equal(server.calls.length, 0);
-  assert.equal((await stream.next()).value?.custom_id, IDS[0]);
-  assert.equal((await stream.next()).value?.custom_id, IDS[1]);
-  assert.equal(server.calls.length, 1);
-  assert.equal((await stream.next()).value?.custom_id, IDS[2]);
-  assert.equal(server.calls.length, 2);
+  const first = stream.next();
+  await coming[0];
+  answered[0]?.(completed(PAGES['first']));
+  assert.equal((await first).value?.custom_id, IDS[0]);
+  await coming[1];
+  assert.equal(
+    (await stream.next()).value?.custom_id,
+    IDS[1],
+    'what is there does not wait for the next page',
+  );
+  const third = stream.next();
+  answered[1]?.(completed(PAGES['p2']));
+  assert.equal((await third).value?.custom_id, IDS[2]);
+  await coming[2];
+  assert.equal(server.calls.length, 3);
+});
+
+test('a page ahead that fails is an error only when its turn comes', async (t) => {
+  const { client } = await setUp(t, ({ input }) =>
+    input['page'] === undefined
+      ? completed(PAGES['first'])
+      : refused(404, 'not_found_error', 'it has expired'),
+  );
+  const stream = client.streamBatchResults(BATCH_ID);
+  const ids = [(await stream.next()).value?.custom_id, (await stream.next()).value?.custom_id];
+  assert.deepEqual(ids, IDS.slice(0, 2));
+  assert.ok(isNotFoundError(await errorOf(stream.next())));
 });
 
 test('the stream gives every result once, in order', async (t) => {
@@ -57,12 +90,26 @@ test('the stream gives every result once, in order', async (t) => {
   assert.deepEqual(seen, IDS);
 });
 
-test('a stream that is left early reads no further page', async (t) => {
-  const { client, server } = await setUp(t, paged);
+test('a stream that is left early ends the call for the page ahead', async (t) => {
+  let left = () => {};
+  const cut = new Promise<void>((resolve) => {
+    left = resolve;
+  });
+  const fetchPages: typeof fetch = (url, init) => {
+    const body = JSON.parse(String(init?.body));
+    if (body.input.page !== undefined) init?.signal?.addEventListener('abort', () => left());
+    return fetch(url, init);
+  };
+  const { client, server } = await setUp(
+    t,
+    ({ input }) => (input['page'] === undefined ? completed(PAGES['first']) : 'hang'),
+    { fetch: fetchPages },
+  );
   for await (const result of client.streamBatchResults(BATCH_ID)) {
     if (result.custom_id === IDS[1]) break;
   }
-  assert.equal(server.calls.length, 1);
+  await cut;
+  assert.ok(server.calls.length <= 2);
 });
 
 test('results before the end is a BatchNotEndedError with 400 and the words that callers match', async (t) => {

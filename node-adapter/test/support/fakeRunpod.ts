@@ -21,8 +21,8 @@ export type Reply =
   | 'drop'
   | 'hang';
 
-/** Answers the n-th call (from 0). */
-export type Script = (call: Received, n: number) => Reply;
+/** Answers the n-th call (from 0), now or later. */
+export type Script = (call: Received, n: number) => Reply | Promise<Reply>;
 
 export interface FakeRunpod {
   readonly url: string;
@@ -39,10 +39,10 @@ export async function startFakeRunpod(
   const server = createServer((request, response) => {
     const chunks: Buffer[] = [];
     request.on('data', (chunk: Buffer) => chunks.push(chunk));
-    request.on('end', () => {
+    request.on('end', async () => {
       const received = receivedOf(request, Buffer.concat(chunks).toString('utf8'));
       calls.push(received);
-      send(answer(received, calls.length - 1), request, response);
+      send(await answer(received, calls.length - 1), request, response);
     });
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));

@@ -28,6 +28,11 @@ export function requestOf(customId: string): BatchRequest {
   return { custom_id: customId, params: { messages: [{ role: 'user', content: 'Hello' }] } };
 }
 
+/** A request that fills a part by itself. */
+export function heavyRequest(customId: string): BatchRequest {
+  return { custom_id: customId, params: { messages: [{ role: 'user', content: 'x'.repeat(2_500_000) }] } };
+}
+
 export function statusOf(status: BatchStatus['processing_status'], succeeded = 0, total = 2): BatchStatus {
   return {
     id: BATCH_ID,
