@@ -14,7 +14,7 @@ const PARTS_AT_ONCE = 3;
 /** Submits the batch; gives the output of the create. The first error stops what is on the way. */
 export async function submitBatch(
   transport: Transport,
-  stage: Stage,
+  stage: Stage | undefined,
   requests: Iterable<BatchRequest> | AsyncIterable<BatchRequest>,
   options: CreateOptions,
 ): Promise<unknown> {
@@ -35,7 +35,7 @@ export async function submitBatch(
 
 interface Parcel {
   readonly transport: Transport;
-  readonly stage: Stage;
+  readonly stage: Stage | undefined;
   readonly options: CreateOptions;
   readonly parts: AsyncGenerator<Part, void, void>;
   readonly signal: AbortSignal;
