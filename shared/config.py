@@ -10,6 +10,7 @@ import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -21,6 +22,9 @@ from shared.core.structured import schema_fault
 from shared.errors import ConfigError
 
 Value = TypeVar("Value")
+
+REQUESTS_MAX = 1_000_000
+BATCH_BYTES_MAX = 2 * 1024**3
 
 
 @dataclass(frozen=True)
@@ -102,24 +106,27 @@ class _Reader:
             self.faults.append(f"{name} must be an http(s) URL")
         return value.rstrip("/")
 
-    def _number(self, name: str, default: Value, kind: Callable[[str], Value], least: float) -> Value:
+    def _number(
+        self, name: str, default: Value, kind: Callable[[str], Value], least: float, most: float = inf
+    ) -> Value:
         text = self.get(name)
         if text is None:
             return default
         try:
             value = kind(text)
-            if not least <= float(text) < float("inf"):
+            if not least <= float(text) <= most or float(text) == inf:
                 raise ValueError
         except ValueError:
-            self.faults.append(f"{name} must be a number, at least {least:g}")
+            bound = "" if most == inf else f" and at most {most:,.0f}"
+            self.faults.append(f"{name} must be a number, at least {least:g}{bound}")
             return default
         return value
 
     def seconds(self, name: str, default: float, least: float = 0.01) -> float:
         return self._number(name, default, float, least)
 
-    def count(self, name: str, default: int, least: int = 1) -> int:
-        return self._number(name, default, int, least)
+    def count(self, name: str, default: int, least: int = 1, most: float = inf) -> int:
+        return self._number(name, default, int, least, most)
 
     def switch(self, name: str) -> bool | None:
         text = (self.get(name) or "").lower()
@@ -152,8 +159,8 @@ def load_settings(env: Mapping[str, str], cards: Sequence[ModelCard]) -> Setting
         sim_slots=read.optional_count("SIM_SLOTS"),
         inline_bytes=read.count("PAYLOAD_INLINE_BYTES", 256 * 1024),
         page_bytes=read.count("RESULTS_PAGE_BYTES", 8 * 1024 * 1024, 1024),
-        max_requests=read.count("MAX_REQUESTS", 100_000),
-        max_batch_bytes=read.count("MAX_BATCH_BYTES", 256 * 1024 * 1024),
+        max_requests=read.count("MAX_REQUESTS", 100_000, most=REQUESTS_MAX),
+        max_batch_bytes=read.count("MAX_BATCH_BYTES", 256 * 1024 * 1024, most=BATCH_BYTES_MAX),
         expires_in_s=read.seconds("BATCH_EXPIRES_S", 24 * 3600.0, 1),
         retain_s=read.seconds("RESULTS_RETAIN_S", 24 * 3600.0, 60),
         tick_s=read.seconds("TICK_S", 1.0),

@@ -11,6 +11,7 @@ from shared.adapters.payloads import TieredPayloads
 from shared.adapters.redis_batches import RedisBatches
 from shared.adapters.redis_monitor import RedisMonitor
 from shared.adapters.redis_shards import RedisQueue, RedisRepairs, RedisRuns, Timing
+from shared.adapters.redis_uploads import RedisUploads
 from shared.adapters.runpod_api import RunpodApi
 from shared.adapters.s3 import S3
 from shared.adapters.upstash import Upstash
@@ -25,6 +26,7 @@ from shared.flow.results import Results
 from shared.flow.room import Room
 from shared.flow.running import RunningShards
 from shared.flow.submission import Limits, Submitter
+from shared.flow.uploads import Uploader
 from shared.flow.worker import Worker
 from shared.ports.engine import Engine
 from shared.ports.state import Endpoint
@@ -48,12 +50,15 @@ class Service:
     caretaker: Caretaker
 
     def operations(self) -> Operations:
-        settings, endpoints = self.settings, list(self.endpoints.values())
+        settings, limits, endpoints = self.settings, self.limits, list(self.endpoints.values())
         router = Router(list(settings.cards.values()), settings.stages)
+        submitter = Submitter(self.batches, self.payloads, router, limits, settings.stage_schemas)
+        uploads = RedisUploads(self.redis, limits.max_requests, limits.max_batch_bytes, limits.upload_ms)
         return Operations(
             self.batches,
             self.payloads,
-            Submitter(self.batches, self.payloads, router, self.limits, settings.stage_schemas),
+            submitter,
+            Uploader(uploads, self.batches, self.payloads, submitter, limits),
             Results(self.batches, self.payloads, settings.page_bytes),
             self.feeder,
             self.caretaker,

@@ -5,12 +5,14 @@ from typing import Literal
 
 from shared.adapters.redis_shards import Timing
 from shared.core.lifecycle import BatchPhase, ShardState
+from shared.core.sharding import PartPlan
 from shared.core.shards import BatchRecord, ShardRecord
 from shared.ports.monitor import Breaker
 from shared.ports.state import Committed, Deletion, Endpoint, Lease, NewBatch, ShardRef, Stopped, Swept, Work
 from tests.memory_records import MemoryBatch, MemoryShard
 from tests.memory_shards import MemoryQueue, MemoryRepairs, MemoryRuns
 from tests.memory_state import DAY_MS, MemoryState
+from tests.memory_uploads import MemoryUploads
 
 PER_SWEEP = 8
 HINTS_PER_SWEEP = 16
@@ -50,17 +52,23 @@ class MemoryBatches:
             known = await self.find_key(batch.idempotency_key, batch.body_hash or "")
             if known:
                 return known
+        upload = state.uploads.get(batch.upload) if batch.upload else None
+        if upload and upload.made:
+            made_id, made_by = upload.made
+            return Committed("existing" if made_by == batch.body_hash else "mismatch", made_id)
         if batch.id in state.batches:
             return Committed("created", batch.id, state.batches[batch.id].member)
         state.arrivals += 1
         now_ms = state.clock()
-        made = MemoryBatch(batch, state.arrivals, now_ms, now_ms, _shards(batch))
+        made = MemoryBatch(batch, state.arrivals, now_ms, now_ms, _shards(batch), batch.next_shard)
         state.batches[batch.id] = made
         state.open[batch.id], state.listed[batch.id] = made.expires_ms, now_ms
-        for plan in batch.models:
-            state.queues[plan.model][made.member] = state.vtimes[plan.model]
+        for model in batch.requests_by_model:
+            state.queues[model][made.member] = state.vtimes[model]
         if batch.idempotency_key:
             state.keys[batch.idempotency_key] = (batch.id, batch.body_hash, made.keep_until_ms)
+        if upload:
+            upload.made, upload.until_ms = (batch.id, batch.body_hash or ""), made.keep_until_ms
         return Committed("created", batch.id, made.member)
 
     async def sweep(self, batch_id: str | None, *, force: bool = False) -> Swept:
@@ -110,9 +118,9 @@ class MemoryBatches:
         if not batch.stop:
             batch.stop, batch.stop_ms = reason, now_ms
         jobs = self._settle_what_waits(batch)
-        for plan in batch.new.models:
-            state.queues[plan.model].pop(batch.member, None)
-            state.delayed[plan.model].pop(batch.member, None)
+        for model in batch.new.requests_by_model:
+            state.queues[model].pop(batch.member, None)
+            state.delayed[model].pop(batch.member, None)
         if not state.end_if_complete(batch) and now_ms >= batch.expires_ms:
             state.open[batch_id] = now_ms + LOOK_AGAIN_MS
         return Stopped("stopped", jobs)
@@ -121,7 +129,7 @@ class MemoryBatches:
         """All that is not running: the jobs that may be queued for it."""
         jobs: list[tuple[str, str]] = []
         retried = {number for retries in batch.retries.values() for number, _ in retries}
-        for shard in batch.shards:
+        for shard in batch.shards.values():
             if shard.state in AT_RUNPOD:
                 if shard.job:
                     jobs.append((shard.endpoint, shard.job))
@@ -145,8 +153,15 @@ class MemoryBatches:
             state.notes[batch_id] = state.clock() + NOTE_MS
             return Deletion("done")
         batch.deleted = True
-        epochs = {shard.number: shard.epoch for shard in batch.shards if shard.handed_out}
-        return Deletion("marked", batch.new.nonce, len(batch.shards), epochs)
+        return Deletion("marked", batch.new.nonce)
+
+    async def part_totals(self, batch_id: str) -> list[int]:
+        batch = self._state.batches.get(batch_id)
+        return [part.requests for part in batch.new.parts] if batch else []
+
+    async def part(self, batch_id: str, part: int) -> PartPlan | None:
+        batch = self._state.batches.get(batch_id)
+        return batch.new.parts[part] if batch and part < len(batch.new.parts) else None
 
     async def listing(self, limit: int, after: str | None) -> tuple[list[BatchRecord], str | None]:
         """Deleted batches leave their place on a page empty."""
@@ -164,11 +179,12 @@ class MemoryBatches:
         return {number: shard.record() for number, shard in found.items() if shard}
 
 
-def _shards(batch: NewBatch) -> list[MemoryShard]:
-    shards: list[MemoryShard] = []
-    for plan in sorted(batch.models, key=lambda plan: plan.first):
-        for size, times in plan.sizes:
-            shards += [MemoryShard(len(shards) + i, plan.model, size) for i in range(times)]
+def _shards(batch: NewBatch) -> dict[int, MemoryShard]:
+    shards: dict[int, MemoryShard] = {}
+    for share in (share for part in batch.parts for share in part.models):
+        sizes = [size for size, times in share.sizes for _ in range(times)]
+        for number, size in zip(share.numbers, sizes, strict=True):
+            shards[number] = MemoryShard(number, share.model, size)
     return shards
 
 
@@ -185,6 +201,7 @@ class MemoryStore:
     ) -> None:
         self.state = MemoryState(timing, clock, jitter)
         self.batches = MemoryBatches(self.state, endpoints, tick_ms)
+        self.uploads = MemoryUploads(self.state)
         self.queue = MemoryQueue(self.state)
         self.runs = MemoryRuns(self.state)
         self.repairs = MemoryRepairs(self.state)

@@ -7,7 +7,7 @@ from typing import Literal
 from shared.core.lifecycle import BatchPhase, ShardState
 from shared.core.shards import OUTCOMES, BatchRecord, ShardRecord
 from shared.ports.monitor import Breaker
-from shared.ports.state import NewBatch, Outcome, ShardRef
+from shared.ports.state import NewBatch, Outcome, ShardRef, UploadedPart
 
 MAX_SUSPICIONS = 2
 BELIEVED_DEATHS = 3
@@ -16,7 +16,7 @@ PHASES = list(BatchPhase)
 
 @dataclass
 class MemoryShard:
-    """`handed_out` is false until its first claim: until then nobody knows of it. `parts` of a split are, from then
+    """`handed_out` is false until its first claim: until then nobody knows of it. `halves` of a split are, from then
     on, what the shard was."""
 
     number: int
@@ -37,7 +37,7 @@ class MemoryShard:
     suspicions: int = 0
     deaths: int = 0
     alone: bool = False
-    parts: tuple[int, ...] = ()
+    halves: tuple[int, ...] = ()
     outcome: str = ""
     error: str = ""
     live: tuple[int, int] = (0, 0)
@@ -73,7 +73,7 @@ class MemoryShard:
             self.alone,
             self.root,
             self.offset,
-            self.parts,
+            self.halves,
         )
 
 
@@ -86,7 +86,8 @@ class MemoryBatch:
     arrival: int
     created_ms: int
     updated_ms: int
-    shards: list[MemoryShard]
+    shards: dict[int, MemoryShard]
+    next_shard: int
     phase: BatchPhase = BatchPhase.COLLECTED
     ended_ms: int | None = None
     stop: Literal["", "canceled", "expired"] = ""
@@ -109,7 +110,7 @@ class MemoryBatch:
         return self.expires_ms + self.new.retain_ms
 
     def settled(self) -> dict[str, int]:
-        return {outcome: sum(shard.count(outcome) for shard in self.shards) for outcome in OUTCOMES}
+        return {outcome: sum(shard.count(outcome) for shard in self.shards.values()) for outcome in OUTCOMES}
 
     def advance(self, phase: BatchPhase, now_ms: int) -> None:
         """Phases only ever advance."""
@@ -121,7 +122,7 @@ class MemoryBatch:
             shard.live, self.updated_ms = live, now_ms
 
     def record(self) -> BatchRecord:
-        results = [shard.result for shard in self.shards if shard.result]
+        results = [shard.result for shard in self.shards.values() if shard.result]
         return BatchRecord(
             id=self.new.id,
             stage=self.new.stage,
@@ -138,17 +139,28 @@ class MemoryBatch:
             priority=self.new.priority,
             settled=self.settled(),
             live={
-                "succeeded": sum(shard.live[0] for shard in self.shards),
-                "errored": sum(shard.live[1] for shard in self.shards),
+                "succeeded": sum(shard.live[0] for shard in self.shards.values()),
+                "errored": sum(shard.live[1] for shard in self.shards.values()),
             },
             input_tokens=sum(result.input_tokens for result in results),
             output_tokens=sum(result.output_tokens for result in results),
             gpu_ms=sum(result.gpu_ms for result in results),
             deaths=self.deaths,
-            attempts=sum(shard.attempt for shard in self.shards),
-            splits=sum(shard.state is ShardState.SPLIT for shard in self.shards),
-            models=tuple(sorted(self.new.models, key=lambda plan: plan.first)),
+            attempts=sum(shard.attempt for shard in self.shards.values()),
+            splits=sum(shard.state is ShardState.SPLIT for shard in self.shards.values()),
+            models=self.new.requests_by_model,
         )
+
+
+@dataclass
+class MemoryUpload:
+    """Each part with the bytes of its body. It is gone at `until_ms`."""
+
+    nonce: str
+    options: str
+    until_ms: int
+    parts: dict[int, tuple[UploadedPart, int]] = field(default_factory=dict)
+    made: tuple[str, str] | None = None
 
 
 @dataclass

@@ -102,7 +102,7 @@ class MemoryQueue:
     def _next_shard(self, batch: MemoryBatch, model: str, at: MemoryEndpoint) -> MemoryShard | None:
         """Retries first, but last where workers die: there they may be the cause."""
         due = [entry for entry in batch.retries[model] if entry[1] <= self._state.clock()]
-        fresh = [shard for shard in batch.shards if shard.model == model and not shard.handed_out]
+        fresh = [shard for shard in batch.shards.values() if shard.model == model and not shard.handed_out]
         if fresh and (not due or not at.is_trusted(self._state.clock())):
             return fresh[0]
         if not due:

@@ -12,7 +12,7 @@ from typing import Literal
 from shared.adapters.redis_shards import Timing
 from shared.core.lifecycle import BatchPhase, ShardState
 from shared.ports.state import ShardRef
-from tests.memory_records import MemoryBatch, MemoryEndpoint, MemoryShard
+from tests.memory_records import MemoryBatch, MemoryEndpoint, MemoryShard, MemoryUpload
 
 DAY_MS = 86_400_000
 LONGEST_DEATH_REST_MS = 600_000
@@ -33,6 +33,7 @@ class MemoryState:
         self.open: dict[str, int] = {}
         self.keys: dict[str, tuple[str, str | None, int]] = {}
         self.notes: dict[str, int] = {}
+        self.uploads: dict[str, MemoryUpload] = {}
         self.endpoints: dict[str, MemoryEndpoint] = defaultdict(MemoryEndpoint)
         self.queues: dict[str, dict[str, float]] = defaultdict(dict)
         self.delayed: dict[str, dict[str, int]] = defaultdict(dict)
@@ -44,6 +45,7 @@ class MemoryState:
         self.batches = {id_: batch for id_, batch in self.batches.items() if now_ms < batch.keep_until_ms}
         self.keys = {key: made for key, made in self.keys.items() if now_ms < made[2]}
         self.notes = {id_: until for id_, until in self.notes.items() if now_ms < until}
+        self.uploads = {key: upload for key, upload in self.uploads.items() if now_ms < upload.until_ms}
         for endpoint in self.endpoints.values():
             endpoint.forget(now_ms)
 
@@ -53,7 +55,7 @@ class MemoryState:
 
     def find_shard(self, ref: ShardRef) -> MemoryShard | None:
         batch = self.batches.get(ref.batch)
-        shard = batch.shards[ref.shard] if batch and ref.shard < len(batch.shards) else None
+        shard = batch.shards.get(ref.shard) if batch else None
         return shard if shard and shard.handed_out else None
 
     def drop_lease(self, endpoint: str, ref: ShardRef) -> None:
@@ -129,18 +131,14 @@ class MemoryState:
 
     def _split(self, batch: MemoryBatch, shard: MemoryShard) -> list[int]:
         root = shard.number if shard.root is None else shard.root
-        half, first = shard.requests // 2, len(batch.shards)
-        for requests, offset in ((half, shard.offset), (shard.requests - half, shard.offset + half)):
-            batch.shards.append(
-                MemoryShard(
-                    len(batch.shards),
-                    shard.model,
-                    requests,
-                    root,
-                    offset,
-                    handed_out=True,
-                    suspicions=shard.suspicions,
-                )
+        half, first = shard.requests // 2, batch.next_shard
+        batch.next_shard += 2
+        for number, requests, offset in (
+            (first, half, shard.offset),
+            (first + 1, shard.requests - half, shard.offset + half),
+        ):
+            batch.shards[number] = MemoryShard(
+                number, shard.model, requests, root, offset, handed_out=True, suspicions=shard.suspicions
             )
-        shard.parts = (first, first + 1)
+        shard.halves = (first, first + 1)
         return [first, first + 1]

@@ -19,6 +19,14 @@ def shards(batch_id: str) -> str:
     return f"batch:{batch_id}:shards"
 
 
+def plan(batch_id: str) -> str:
+    return f"batch:{batch_id}:plan"
+
+
+def upload(key: str) -> str:
+    return f"upload:{key}"
+
+
 def deleted(batch_id: str) -> str:
     return f"deleted:{batch_id}"
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from shared.adapters import keys
 from shared.adapters.upstash import Upstash
+from shared.core.sharding import PartPlan
 from shared.core.shards import BatchRecord, ShardRecord
 from shared.errors import InvalidRequest
 from shared.ports.state import (
@@ -53,25 +54,30 @@ class RedisBatches:
 
     async def commit(self, batch: NewBatch) -> Committed:
         own = keys.batch(batch.id)
-        names = [plan.model for plan in batch.models]
+        requests = batch.requests_by_model
+        names = list(requests)
         idem = _idempotency(batch)
-        declared = [own, keys.OPEN, keys.BATCHES, keys.SEQ, idem or own]
+        upload = keys.upload(batch.upload) if batch.upload else None
+        declared = [own, keys.plan(batch.id), keys.OPEN, keys.BATCHES, keys.SEQ, idem or own, upload or own]
         for name in names:
             declared += [keys.queue(name), keys.vtime(name)]
         args = {
             "id": batch.id,
             "idem_hash": batch.body_hash if idem else None,
+            "upload_hash": batch.body_hash if upload else None,
             "fields": {
                 "stage": batch.stage,
                 "priority": batch.priority,
                 "weight": batch.weight,
                 "total": batch.total,
                 "nonce": batch.nonce,
-                "shards": sum(plan.shards for plan in batch.models),
+                "shards": batch.next_shard,
                 "retry_of": batch.retry_of or "",
             },
-            "plans": {plan.model: json.dumps(asdict(plan)) for plan in batch.models},
+            "parts": [json.dumps(asdict(part), separators=(",", ":")) for part in batch.parts],
+            "totals": json.dumps([part.requests for part in batch.parts], separators=(",", ":")),
             "models": names,
+            "requests": list(requests.values()),
             "expires_in_ms": batch.expires_in_ms,
             "retain_ms": batch.retain_ms,
         }
@@ -133,10 +139,9 @@ class RedisBatches:
         return Stopped(answer["verdict"], jobs)
 
     async def delete(self, batch_id: str, step: Literal["mark", "finish"]) -> Deletion:
-        declared = [keys.batch(batch_id), keys.shards(batch_id), keys.BATCHES, keys.deleted(batch_id)]
-        answer = await self._redis.run("delete", declared, {"id": batch_id, "step": step})
-        epochs = {int(shard): int(epoch) for shard, epoch in (answer.get("epochs") or {}).items()}
-        return Deletion(answer["verdict"], answer.get("nonce", ""), int(answer.get("shards", 0)), epochs)
+        own = [keys.batch(batch_id), keys.shards(batch_id), keys.plan(batch_id)]
+        declared = [*own, keys.BATCHES, keys.deleted(batch_id)]
+        return Deletion(**await self._redis.run("delete", declared, {"id": batch_id, "step": step}))
 
     async def listing(self, limit: int, after: str | None) -> tuple[list[BatchRecord], str | None]:
         score, last_id = _parse_token(after) if after else ("+inf", "")
@@ -157,6 +162,14 @@ class RedisBatches:
         ]
         token = f"{int(page[-1][1])}:{page[-1][0]}" if len(pairs) > limit else None
         return records, token
+
+    async def part_totals(self, batch_id: str) -> list[int]:
+        text = await self._redis.execute("HGET", keys.plan(batch_id), "totals")
+        return [int(total) for total in json.loads(text)] if text else []
+
+    async def part(self, batch_id: str, part: int) -> PartPlan | None:
+        text = await self._redis.execute("HGET", keys.plan(batch_id), part)
+        return PartPlan.parse(json.loads(text)) if text else None
 
     async def shards(self, batch_id: str, numbers: Sequence[int]) -> dict[int, ShardRecord]:
         if not numbers:

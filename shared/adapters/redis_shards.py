@@ -82,7 +82,7 @@ class RedisQueue:
             keys.proof(endpoint.id),
             keys.capacity(endpoint.id),
             keys.claim_nonce(secrets.token_hex(8)),
-            *_pairs([ShardRef(head.partition(":")[2], 0) for head in heads]),
+            *(key(head.partition(":")[2]) for head in heads for key in (keys.batch, keys.shards, keys.plan)),
         ]
         args = {
             "endpoint": endpoint.id,

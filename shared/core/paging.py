@@ -1,4 +1,4 @@
-"""Where the n-th request of a batch stands: which model's which shard, at which place in it. Pages go by this.
+"""Where the n-th request of a batch stands: its part, its model's shard and the place in that. Pages go by this.
 
 A page token is just the index of the page's first request, so it needs nothing stored.
 """
@@ -18,8 +18,17 @@ class Place:
     offset: int
 
 
+def part_of(totals: Sequence[int], index: int) -> tuple[int, int]:
+    """The part that holds request `index` of a batch whose parts have so many requests each, and its index in there."""
+    for part, total in enumerate(totals):
+        if index < total:
+            return part, index
+        index -= total
+    raise IndexError("behind the last request")
+
+
 def places(models: Sequence[ModelPlan], order: Runs, start: int) -> Iterator[Place]:
-    """The place of request `start` and of every later one, in request order."""
+    """The place of request `start` of a part and of every later one, in request order."""
     skipped = [0] * len(models)
     runs: list[tuple[int, int]] = []
     left = start

@@ -23,6 +23,7 @@ from pydantic import (
 )
 
 from shared.core.bounds import check_bounds, field_path
+from shared.core.sharding import PARTS_MAX
 from shared.errors import InvalidRequest, NotFound
 
 CUSTOM_ID_MAX_CHARS = 256
@@ -40,6 +41,8 @@ AnyId = Annotated[str, Field(min_length=1, max_length=256)]
 StopSequences = Annotated[list[Text], Field(max_length=16)]
 PageToken = Annotated[str, Field(min_length=1, max_length=4096)]
 IdempotencyKey = Annotated[str, Field(min_length=1, max_length=256)]
+UploadKey = Annotated[str, Field(min_length=1, max_length=256)]
+ExpiresInS = Annotated[int, Field(ge=EXPIRES_IN_MIN_S, le=EXPIRES_IN_MAX_S)]
 
 
 class Wire(BaseModel):
@@ -128,7 +131,30 @@ class CreateInput(Wire):
     stage: Text | None = None
     idempotency_key: IdempotencyKey | None = None
     priority: Literal["low", "normal", "high"] = "normal"
-    expires_in_s: Annotated[int | None, Field(ge=EXPIRES_IN_MIN_S, le=EXPIRES_IN_MAX_S)] = None
+    expires_in_s: ExpiresInS | None = None
+
+
+class UploadInput(Wire):
+    """A part of a batch to come. `stage` and `expires_in_s` are those of the whole upload."""
+
+    operation: Literal["upload"]
+    upload: UploadKey
+    part: Annotated[int, Field(ge=0, lt=PARTS_MAX)]
+    requests: Annotated[list[Request], Field(min_length=1), FailFast()]
+    stage: Text | None = None
+    expires_in_s: ExpiresInS | None = None
+
+
+class CreateFromUpload(Wire):
+    """A create whose requests were uploaded in `parts` parts. `stage` and `expires_in_s` may be left out."""
+
+    operation: Literal["create"]
+    upload: UploadKey
+    parts: Annotated[int, Field(ge=1, le=PARTS_MAX)]
+    stage: Text | None = None
+    idempotency_key: IdempotencyKey | None = None
+    priority: Literal["low", "normal", "high"] = "normal"
+    expires_in_s: ExpiresInS | None = None
 
 
 class BatchInput(Wire):

@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from shared.core.lifecycle import BatchPhase, ShardState
-from shared.core.sharding import ModelPlan
 
 OUTCOMES = ("succeeded", "errored", "canceled", "expired")
 
@@ -19,7 +17,7 @@ class ShardRecord:
     output: every request of it is canceled, expired or errored (with `error`).
 
     `losses` are its lost attempts; of these `suspicions` are deaths of its worker in company of other shards, and
-    `deaths` those `alone`. The `parts` of a split shard are shards of their own; theirs is the input of shard
+    `deaths` those `alone`. The `halves` of a split shard are shards of their own; theirs is the input of shard
     `root`, from request `offset` on (None: their own)."""
 
     number: int
@@ -40,7 +38,7 @@ class ShardRecord:
     alone: bool = False
     root: int | None = None
     offset: int = 0
-    parts: tuple[int, ...] = ()
+    halves: tuple[int, ...] = ()
 
     @staticmethod
     def parse(number: int, text: str) -> ShardRecord:
@@ -64,7 +62,7 @@ class ShardRecord:
             alone=bool(raw.get("alone", False)),
             root=None if raw.get("root") is None else int(raw["root"]),
             offset=int(raw.get("offset", 0)),
-            parts=tuple(int(part) for part in raw.get("parts", ())),
+            halves=tuple(int(half) for half in raw.get("halves", ())),
         )
 
     @property
@@ -75,8 +73,8 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class BatchRecord:
-    """A batch as stored. `settled` are final counts, `live` those of running epochs beside them. It runs the failed
-    requests of `retry_of` again, where that is set."""
+    """A batch as stored. `settled` are final counts, `live` those of running epochs beside them; `models` are its
+    requests by model. It runs the failed requests of `retry_of` again, where that is set."""
 
     id: str
     stage: str
@@ -99,7 +97,7 @@ class BatchRecord:
     deaths: int
     attempts: int
     splits: int
-    models: tuple[ModelPlan, ...] = field(default=())
+    models: Mapping[str, int] = field(default_factory=dict)
     retry_of: str = ""
 
     @staticmethod
@@ -107,7 +105,7 @@ class BatchRecord:
         def number(name: str) -> int:
             return int(float(raw.get(name) or 0))
 
-        plans = [json.loads(value) for name, value in raw.items() if name.startswith("plan:")]
+        prefix = "requests:"
         return BatchRecord(
             id=batch_id,
             stage=raw.get("stage", ""),
@@ -130,11 +128,6 @@ class BatchRecord:
             deaths=number("deaths"),
             attempts=number("attempts"),
             splits=number("splits"),
-            models=tuple(sorted((_plan(plan) for plan in plans), key=lambda plan: plan.first)),
+            models={name[len(prefix) :]: number(name) for name in sorted(raw) if name.startswith(prefix)},
             retry_of=raw.get("retry_of", ""),
         )
-
-
-def _plan(raw: Mapping[str, Any]) -> ModelPlan:
-    sizes = [(int(size), int(times)) for size, times in raw["sizes"]]
-    return ModelPlan(raw["model"], int(raw["first"]), int(raw["shards"]), int(raw["requests"]), sizes)

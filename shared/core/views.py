@@ -36,7 +36,7 @@ def status_view(batch: BatchRecord) -> dict[str, Any]:
         "settled": dict(batch.settled),
         "stage": batch.stage or None,
         "priority": batch.priority,
-        "models": {plan.model: plan.requests for plan in batch.models},
+        "models": dict(batch.models),
         "usage": {"input_tokens": batch.input_tokens, "output_tokens": batch.output_tokens},
         "gpu_ms": batch.gpu_ms,
         "attempts": batch.attempts,

@@ -17,6 +17,7 @@ from shared.core.lifecycle import ShardState
 from shared.core.repair import AskStatus, Drop, Patience, Renew, Requeue, decide
 from shared.core.requests import check_id
 from shared.core.retry import backoff_s
+from shared.core.sharding import PARTS_MAX, SHARDS_PER_PART
 from shared.core.shards import ShardRecord
 from shared.errors import NotFound, PlatformError, StorageUnavailable
 from shared.flow.feeder import Feeder
@@ -28,8 +29,8 @@ from shared.ports.state import Batches, Endpoint, Inspected, Lease, Repairs, Run
 log = logging.getLogger(__name__)
 
 CHECKS_AT_ONCE = 8
-# More than any batch has; a hint may name any number.
-SHARDS_MAX = 1_000_000
+# More than any batch has, its splits included; a hint may name any number.
+SHARDS_MAX = 2 * PARTS_MAX * SHARDS_PER_PART
 IN_FLIGHT = (ShardState.CLAIMED, ShardState.SUBMITTED, ShardState.RUNNING)
 
 

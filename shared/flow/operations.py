@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from time import monotonic
 from typing import Any
 
@@ -25,9 +25,11 @@ from shared.errors import BatchNotEnded, Conflict, InvalidRequest, NotFound
 from shared.flow.caretaker import Caretaker
 from shared.flow.feeder import Feeder
 from shared.flow.observe import Observer
+from shared.flow.removal import remove_payloads
 from shared.flow.results import FAILED, Results
-from shared.flow.submission import Submission, Submitter
-from shared.ports.payloads import Payloads, input_key, order_key, output_key
+from shared.flow.submission import RoutedRequest, Submission, Submitter
+from shared.flow.uploads import Uploader
+from shared.ports.payloads import Payloads
 from shared.ports.state import Batches, Work
 
 Payload = Mapping[str, Any]
@@ -43,6 +45,7 @@ class Operations:
         batches: Batches,
         payloads: Payloads,
         submitter: Submitter,
+        uploader: Uploader,
         results: Results,
         feeder: Feeder,
         caretaker: Caretaker,
@@ -51,6 +54,7 @@ class Operations:
         self._batches = batches
         self._payloads = payloads
         self._submitter = submitter
+        self._uploader = uploader
         self._results = results
         self._feeder = feeder
         self._caretaker = caretaker
@@ -59,6 +63,7 @@ class Operations:
         self._helping: set[asyncio.Future[Any]] = set()
         self._by_name: dict[str, Callable[[Payload], Awaitable[dict[str, Any]]]] = {
             "create": self.create,
+            "upload": self.upload,
             "status": self.status,
             "results": self.results,
             "cancel": self.cancel,
@@ -92,7 +97,12 @@ class Operations:
         return await operation(payload)
 
     async def create(self, payload: Payload, job: str | None = None) -> dict[str, Any]:
+        if "upload" in payload:
+            return await self._feed(await self._uploader.submit(payload))
         return await self._feed(await self._submitter.submit(payload, job))
+
+    async def upload(self, payload: Payload) -> dict[str, Any]:
+        return await self._uploader.upload(payload)
 
     async def status(self, payload: Payload) -> dict[str, Any]:
         return status_view(await self._find(check_id(parse(BatchInput, dict(payload)).id)))
@@ -128,11 +138,7 @@ class Operations:
             raise Conflict(f"Batch {batch_id} has not ended; cancel it first", param="id")
         if deletion.verdict == "marked":
             # Records go last: a deletion that is cut short is resumed by the next one.
-            nonce, epochs = deletion.nonce, deletion.epochs
-            keys = [order_key(nonce), *(input_key(nonce, shard) for shard in range(deletion.shards))]
-            for shard, last in epochs.items():
-                keys += [output_key(nonce, shard, epoch) for epoch in range(1, last + 1)]
-            await self._payloads.delete(keys)
+            await remove_payloads(self._batches, self._payloads, batch_id, deletion.nonce)
             await self._batches.delete(batch_id, "finish")
         return {"id": batch_id, "deleted": True}
 
@@ -147,11 +153,14 @@ class Operations:
         async with self._retrying:
             made = await self._submitter.find_retry(first.id, wanted.idempotency_key)
             if made is None:
-                failed = await self._results.failed(first)
-                # One that went away meanwhile would be retried in part.
-                await self._find(first.id)
-                made = await self._submitter.retry(first, failed, wanted.idempotency_key)
+                made = await self._submitter.retry(first, self._failed(first), wanted.idempotency_key)
         return await self._feed(made)
+
+    async def _failed(self, batch: BatchRecord) -> AsyncIterator[list[RoutedRequest]]:
+        async for part in self._results.failed(batch):
+            yield part
+        # One that went away meanwhile would be retried in part.
+        await self._find(batch.id)
 
     async def list(self, payload: Payload) -> dict[str, Any]:
         wanted = parse(ListInput, dict(payload))

@@ -5,13 +5,14 @@ requests that failed, as they are stored.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import aclosing
 from typing import Any
 
 from shared.core import codec
 from shared.core.lifecycle import ShardState
-from shared.core.paging import Place, parse_page, places
-from shared.core.sharding import ModelPlan, Runs
+from shared.core.paging import Place, parse_page, part_of, places
+from shared.core.sharding import ModelPlan, PartPlan, Runs
 from shared.core.shards import BatchRecord, ShardRecord
 from shared.core.views import absent_line
 from shared.errors import StorageUnavailable
@@ -22,6 +23,8 @@ from shared.ports.state import Batches
 
 SHARDS_PER_READ = 8
 RECORDS_PER_READ = 512
+# So many requests without a line end a page too, before the end of a batch.
+REQUESTS_PER_PAGE = 100_000
 
 # What may go better another time. Whoever canceled a batch did not want the rest.
 FAILED = ("errored", "expired")
@@ -32,7 +35,7 @@ Lines = Sequence[Line | None]
 
 
 class Results:
-    """`page_bytes` bounds a page's lines; a page has at least one line all the same."""
+    """`page_bytes` bounds a page's lines; a page has at least one line all the same, if any is left."""
 
     def __init__(self, batches: Batches, payloads: Payloads, page_bytes: int) -> None:
         self._batches = batches
@@ -43,32 +46,66 @@ class Results:
         """`{"results": [...], "next_page": token|null}`. Requests of shards that are not settled (before the end)
         are left out."""
         start = parse_page(token, batch.total)
-        reader = _Reader(self._batches, self._payloads, batch)
         lines: list[Line] = []
         size_bytes = 0
-        for index, place in enumerate(places(batch.models, await self._order(batch), start), start):
-            shard = await reader.shard(place.shard)
-            line = shard[place.offset] if shard else None
-            if line is None:
-                continue
-            size_bytes += len(json.dumps(line))
-            if lines and size_bytes > self._page_bytes:
-                return {"results": lines, "next_page": str(index)}
-            lines.append(line)
+        async with aclosing(self._lines(batch, start)) as walk:
+            async for index, line in walk:
+                if line is not None:
+                    size_bytes += len(json.dumps(line))
+                    if lines and size_bytes > self._page_bytes:
+                        return {"results": lines, "next_page": str(index)}
+                    lines.append(line)
+                elif index - start >= REQUESTS_PER_PAGE:
+                    return {"results": lines, "next_page": str(index)}
         return {"results": lines, "next_page": None}
 
-    async def failed(self, batch: BatchRecord) -> list[RoutedRequest]:
-        """The requests of an ended batch that failed, in request order. Holds no others beyond a few shards."""
-        reader = _Reader(self._batches, self._payloads, batch)
+    async def failed(self, batch: BatchRecord) -> AsyncIterator[list[RoutedRequest]]:
+        """The requests of an ended batch that failed, in request order, part by part. Holds no others beyond a few
+        shards."""
+        for number in range(len(await self._totals(batch))):
+            plan = await self._part(batch, number)
+            if found := await self._failed(batch, number, plan):
+                yield found
+
+    async def _failed(self, batch: BatchRecord, part: int, plan: PartPlan) -> list[RoutedRequest]:
+        reader = _Reader(self._batches, self._payloads, batch, plan)
         failed: dict[Place, RoutedRequest] = {}
-        for plan in batch.models:
+        for model in plan.models:
             offsets: dict[int, list[int]] = {}
-            for number in range(plan.first, plan.first + plan.shards):
+            for number in model.numbers:
                 if found := _failed(await reader.shard(number)):
                     offsets[number] = found
-            failed.update(await self._stored(batch.nonce, plan.model, offsets))
-        order = places(batch.models, await self._order(batch), 0)
+            failed.update(await self._stored(batch.nonce, model.model, offsets))
+        if not failed:
+            return []
+        order = places(plan.models, await self._order(batch, part, plan), 0)
         return [failed[place] for place in order if place in failed]
+
+    async def _lines(self, batch: BatchRecord, start: int) -> AsyncGenerator[tuple[int, Line | None], None]:
+        """The line of request `start` and of every later one, with its index."""
+        totals = await self._totals(batch)
+        first, offset = part_of(totals, start)
+        index = start
+        for number in range(first, len(totals)):
+            plan = await self._part(batch, number)
+            reader = _Reader(self._batches, self._payloads, batch, plan)
+            for place in places(plan.models, await self._order(batch, number, plan), offset):
+                shard = await reader.shard(place.shard)
+                yield index, shard[place.offset] if shard else None
+                index += 1
+            offset = 0
+
+    async def _totals(self, batch: BatchRecord) -> list[int]:
+        totals = await self._batches.part_totals(batch.id)
+        if not totals:
+            raise StorageUnavailable("the batch went away while it was read")
+        return totals
+
+    async def _part(self, batch: BatchRecord, number: int) -> PartPlan:
+        plan = await self._batches.part(batch.id, number)
+        if plan is None:
+            raise StorageUnavailable("the batch went away while it was read")
+        return plan
 
     async def _stored(
         self, nonce: str, model: str, offsets: Mapping[int, list[int]]
@@ -87,29 +124,30 @@ class Results:
                     stored[Place(number, offset)] = RoutedRequest(model, json.dumps(requests[offset]))
         return stored
 
-    async def _order(self, batch: BatchRecord) -> Runs:
-        if len(batch.models) == 1:
-            return [(0, batch.total)]
-        [data] = await self._payloads.get([order_key(batch.nonce)])
+    async def _order(self, batch: BatchRecord, part: int, plan: PartPlan) -> Runs:
+        if len(plan.models) == 1:
+            return [(0, plan.requests)]
+        [data] = await self._payloads.get([order_key(batch.nonce, part)])
         if data is None:
-            raise StorageUnavailable("the batch's order is not in storage")
+            raise StorageUnavailable("the order of a part is not in storage")
         return [(int(model), int(times)) for model, times in codec.decode(data)]
 
 
 class _Reader:
-    """Reads shards ahead, a few at a time and per model, and forgets those that were passed. Records are small, and a
-    shard that is not settled needs nothing else, so many of them are read at a time."""
+    """Of one part. Reads shards ahead, a few at a time and per model, and forgets those that were passed. Records are
+    small, and a shard that is not settled needs nothing else, so many of them are read at a time."""
 
-    def __init__(self, batches: Batches, payloads: Payloads, batch: BatchRecord) -> None:
+    def __init__(self, batches: Batches, payloads: Payloads, batch: BatchRecord, part: PartPlan) -> None:
         self._batches = batches
         self._payloads = payloads
         self._batch = batch
+        self._part = part
         self._held: dict[str, dict[int, Lines | None]] = {}
         self._records: dict[str, tuple[range, dict[int, ShardRecord]]] = {}
 
     async def shard(self, number: int) -> Lines | None:
-        """The lines of a shard of the plan, None where it is not settled; in part where it was split."""
-        plan = next(plan for plan in self._batch.models if plan.first <= number < plan.first + plan.shards)
+        """The lines of a shard of the part, None where it is not settled; some of them where it was split."""
+        plan = self._part.model_of(number)
         held = self._held.get(plan.model, {})
         if number not in held:
             held = await self._read(plan, _ahead(plan, number, SHARDS_PER_READ))
@@ -117,31 +155,31 @@ class _Reader:
         return held[number]
 
     async def _read(self, plan: ModelPlan, numbers: range) -> dict[int, Lines | None]:
-        records = await self._with_parts(await self._records_of(plan, numbers), numbers)
+        records = await self._with_halves(await self._records_of(plan, numbers), numbers)
         keys = {number: self._key(number, record) for number, record in records.items()}
         wanted = [key for key in dict.fromkeys(keys.values()) if key is not None]
         found = dict(zip(wanted, await self._payloads.get(wanted), strict=True))
 
         def lines(number: int) -> Lines | None:
             record, key = records[number], keys[number]
-            if record is not None and record.parts:
-                return [line for part in record.parts for line in lines(part) or _unsettled(records[part])]
+            if record is not None and record.halves:
+                return [line for half in record.halves for line in lines(half) or _unsettled(records[half])]
             return None if key is None else self._lines(plan.model, record, found[key])
 
         return {number: lines(number) for number in numbers}
 
-    async def _with_parts(
+    async def _with_halves(
         self, records: Mapping[int, ShardRecord], numbers: Iterable[int]
     ) -> dict[int, ShardRecord | None]:
         """The records of these shards and of all that they were split into; None where nobody claimed one."""
         found = {number: records.get(number) for number in numbers}
-        parts = _parts(found.values())
-        while parts:
-            split = await self._batches.shards(self._batch.id, parts)
-            if len(split) < len(parts):
+        halves = _halves(found.values())
+        while halves:
+            split = await self._batches.shards(self._batch.id, halves)
+            if len(split) < len(halves):
                 raise StorageUnavailable("the batch went away while it was read")
             found.update(split)
-            parts = _parts(split.values())
+            halves = _halves(split.values())
         return found
 
     async def _records_of(self, plan: ModelPlan, numbers: range) -> dict[int, ShardRecord]:
@@ -178,8 +216,8 @@ class _Reader:
         return [absent_line(request["custom_id"], model, outcome, message) for request in requests]
 
 
-def _parts(records: Iterable[ShardRecord | None]) -> list[int]:
-    return [part for record in records if record is not None for part in record.parts]
+def _halves(records: Iterable[ShardRecord | None]) -> list[int]:
+    return [half for record in records if record is not None for half in record.halves]
 
 
 def _unsettled(record: ShardRecord | None) -> Lines:
@@ -193,4 +231,4 @@ def _failed(lines: Sequence[Line | None] | None) -> list[int]:
 
 def _ahead(plan: ModelPlan, number: int, count: int) -> range:
     """Up to `count` shards of one model, from `number` on."""
-    return range(number, min(number + count, plan.first + plan.shards))
+    return range(number, min(number + count, plan.numbers.stop))

@@ -35,5 +35,10 @@ def output_key(nonce: str, shard: int, epoch: int) -> str:
     return f"payload:{nonce}:out:{shard}:{epoch}"
 
 
-def order_key(nonce: str) -> str:
-    return f"payload:{nonce}:order"
+def order_key(nonce: str, part: int) -> str:
+    return f"payload:{nonce}:order:{part}"
+
+
+def ids_key(nonce: str, part: int) -> str:
+    """Digests of the custom_ids of an uploaded part, until a batch was made of it."""
+    return f"payload:{nonce}:ids:{part}"

@@ -8,11 +8,11 @@ gone.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, Protocol
 
 from shared.core.lifecycle import ShardState
-from shared.core.sharding import ModelPlan
+from shared.core.sharding import PartPlan
 from shared.core.shards import BatchRecord, ShardRecord
 
 
@@ -36,21 +36,39 @@ class Endpoint:
 @dataclass(frozen=True)
 class NewBatch:
     """A batch to commit; its payloads are stored under `nonce` already. One that retries another (`retry_of`) without a
-    key of its own is the only such retry of it; so is one without any key the only batch of the RunPod job `job`."""
+    key of its own is the only such retry of it; so is one without any key the only batch of the RunPod job `job`. One
+    that was made of an `upload` is the only one of it."""
 
     id: str
     stage: str
     priority: str
     weight: float
-    total: int
     nonce: str
-    models: Sequence[ModelPlan]
+    parts: Sequence[PartPlan]
     expires_in_ms: int
     retain_ms: int
     idempotency_key: str | None = None
     body_hash: str | None = None
     retry_of: str | None = None
     job: str | None = None
+    upload: str | None = None
+
+    @property
+    def total(self) -> int:
+        return sum(part.requests for part in self.parts)
+
+    @property
+    def requests_by_model(self) -> dict[str, int]:
+        counts: dict[str, int] = {}
+        for part in self.parts:
+            for model in part.models:
+                counts[model.model] = counts.get(model.model, 0) + model.requests
+        return counts
+
+    @property
+    def next_shard(self) -> int:
+        """The first number behind those of the plan, which a split begins with."""
+        return max(model.numbers.stop for part in self.parts for model in part.models)
 
 
 @dataclass(frozen=True)
@@ -99,12 +117,8 @@ class Stopped:
 
 @dataclass(frozen=True)
 class Deletion:
-    """`epochs` gives the epoch of each shard that was handed out, `shards` how many there are in all."""
-
     verdict: Literal["marked", "done", "open", "gone"]
     nonce: str = ""
-    shards: int = 0
-    epochs: Mapping[int, int] = field(default_factory=dict)
 
 
 class Batches(Protocol):
@@ -127,8 +141,72 @@ class Batches(Protocol):
     async def listing(self, limit: int, after: str | None) -> tuple[list[BatchRecord], str | None]:
         """Batches, newest first, and a token for the next page. Raises InvalidRequest for a bad token."""
 
+    async def part_totals(self, batch_id: str) -> list[int]:
+        """The requests of each part, also of a batch that is marked as deleted. Empty where it is gone."""
+
+    async def part(self, batch_id: str, part: int) -> PartPlan | None:
+        """The plan of one part, None where the batch is gone."""
+
     async def shards(self, batch_id: str, numbers: Sequence[int]) -> dict[int, ShardRecord]:
         """The records of those shards that were handed out."""
+
+
+@dataclass(frozen=True)
+class UploadedPart:
+    """`hash` is of its requests; `stored`: its payloads are there."""
+
+    hash: str
+    plan: PartPlan
+    stored: bool
+
+
+@dataclass(frozen=True)
+class Upload:
+    """The parts of a batch to come. `options` are as its parts gave them; `made` is the batch that was made of it, and
+    the hash of that create."""
+
+    nonce: str
+    options: str
+    parts: Mapping[int, UploadedPart]
+    made: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True)
+class PartDraft:
+    """A part to reserve, validated and cut, of `size_bytes` as stored. `nonce` is for the upload's first
+    part."""
+
+    number: int
+    hash: str
+    plan: PartPlan
+    size_bytes: int
+    options: str
+    nonce: str
+
+
+ReserveVerdict = Literal[
+    "reserved", "stored", "other_body", "other_options", "too_many", "too_large", "closed", "gone"
+]
+
+
+@dataclass(frozen=True)
+class Reserved:
+    """`nonce` is the upload's; `batch` the one that was made of it, if any."""
+
+    verdict: ReserveVerdict
+    nonce: str = ""
+    batch: str = ""
+
+
+class Uploads(Protocol):
+    async def find(self, key: str) -> Upload | None: ...
+
+    async def reserve(self, key: str, part: PartDraft) -> Reserved:
+        """Fixes what the part is, before its payloads are stored under the upload's nonce."""
+
+    async def confirm(self, key: str, part: int, nonce: str) -> Reserved:
+        """The reserved part's payloads are stored. "gone": the upload ended meanwhile; "closed": a batch was made of it
+        without the part."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from handlers.catalog import CARDS
 from shared.adapters.payloads import TieredPayloads
 from shared.adapters.redis_monitor import RedisMonitor
+from shared.adapters.redis_uploads import RedisUploads
 from shared.core.repair import Patience
 from shared.core.routing import DEFAULT_STAGES, Router
 from shared.flow.caretaker import Caretaker
@@ -13,6 +14,7 @@ from shared.flow.observe import Observer
 from shared.flow.operations import Operations
 from shared.flow.results import Results
 from shared.flow.submission import Limits, Submitter
+from shared.flow.uploads import Uploader
 from tests.contract.state import ENDPOINTS, Store
 from tests.fakes import FakeJobs
 
@@ -39,10 +41,13 @@ def build(
     caretaker = Caretaker(
         store.batches, store.repairs, store.runs, jobs, payloads, feeder, cards, endpoints, Patience()
     )
+    submitter = Submitter(store.batches, payloads, Router(CARDS, DEFAULT_STAGES), limits, {})
+    uploads = RedisUploads(store.redis, limits.max_requests, limits.max_batch_bytes, limits.upload_ms)
     operations = Operations(
         store.batches,
         payloads,
-        Submitter(store.batches, payloads, Router(CARDS, DEFAULT_STAGES), limits, {}),
+        submitter,
+        Uploader(uploads, store.batches, payloads, submitter, limits),
         Results(store.batches, payloads, PAGE_BYTES),
         feeder,
         caretaker,

@@ -7,9 +7,10 @@ from typing import Any
 from shared.adapters import keys
 from shared.adapters.redis_batches import RedisBatches
 from shared.adapters.redis_shards import RedisQueue, RedisRepairs, RedisRuns, Timing
+from shared.adapters.redis_uploads import RedisUploads
 from shared.adapters.upstash import Upstash
 from shared.core.lifecycle import ShardState
-from shared.core.sharding import ModelPlan, run_lengths
+from shared.core.sharding import SHARDS_PER_PART, ModelPlan, PartPlan, run_lengths
 from shared.core.shards import BatchRecord, ShardRecord
 from shared.core.views import status_view
 from shared.ports.payloads import output_key
@@ -26,6 +27,7 @@ from shared.ports.state import (
     Started,
     Submitted,
 )
+from tests.memory_uploads import UPLOAD_MAX_BYTES, UPLOAD_MAX_REQUESTS, UPLOAD_MS
 
 MISTRAL = Endpoint(id="mistral-ep", url="http://runpod.invalid/v2/mistral-ep", model="mistral")
 LLAMA = Endpoint(id="llama-ep", url="http://runpod.invalid/v2/llama-ep", model="llama-70b")
@@ -39,21 +41,26 @@ def new_id() -> str:
     return f"batch_{secrets.token_hex(12)}"
 
 
-def new_batch(models: Mapping[str, Sequence[int]] | None = None, **changes: Any) -> NewBatch:
-    """A batch of `{model: [requests of each shard]}`; one Mistral shard of four requests where none are given."""
+def part_plan(models: Mapping[str, Sequence[int]], part: int = 0) -> PartPlan:
+    """A part of `{model: [requests of each shard]}`."""
     plans: list[ModelPlan] = []
-    first = 0
-    for model, sizes in (models or {"mistral": [4]}).items():
+    first = part * SHARDS_PER_PART
+    for model, sizes in models.items():
         plans.append(ModelPlan(model, first, len(sizes), sum(sizes), run_lengths(sizes)))
         first += len(sizes)
+    return PartPlan(sum(plan.requests for plan in plans), plans)
+
+
+def new_batch(*parts: Mapping[str, Sequence[int]] | None, **changes: Any) -> NewBatch:
+    """A batch of parts of `{model: [requests of each shard]}`; one Mistral shard of four where none is given."""
+    plans = [part_plan(models or {"mistral": [4]}, number) for number, models in enumerate(parts or [None])]
     fields: dict[str, Any] = {
         "id": new_id(),
         "stage": "email",
         "priority": "normal",
         "weight": 1.0,
-        "total": sum(plan.requests for plan in plans),
         "nonce": secrets.token_hex(12),
-        "models": plans,
+        "parts": plans,
         "expires_in_ms": 24 * HOUR_MS,
         "retain_ms": 24 * HOUR_MS,
     }
@@ -76,12 +83,13 @@ class Store:
     def __init__(self, redis: Upstash, tick_ms: int = 1) -> None:
         self.redis = redis
         self.batches = RedisBatches(redis, ENDPOINTS, tick_ms)
+        self.uploads = RedisUploads(redis, UPLOAD_MAX_REQUESTS, UPLOAD_MAX_BYTES, UPLOAD_MS)
         self.queue = RedisQueue(redis, TIMING)
         self.runs = RedisRuns(redis, TIMING)
         self.repairs = RedisRepairs(redis, TIMING)
 
-    async def create(self, models: Mapping[str, Sequence[int]] | None = None, **changes: Any) -> NewBatch:
-        batch = new_batch(models, **changes)
+    async def create(self, *parts: Mapping[str, Sequence[int]] | None, **changes: Any) -> NewBatch:
+        batch = new_batch(*parts, **changes)
         assert (await self.batches.commit(batch)).verdict == "created"
         return batch
 

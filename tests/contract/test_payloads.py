@@ -221,8 +221,8 @@ def check_quiet(error: PlatformError) -> None:
 
 
 def test_keys_name_the_batch_by_its_nonce_and_an_output_by_its_epoch() -> None:
-    assert (input_key("n", 3), output_key("n", 3, 2), order_key("n")) == (
+    assert (input_key("n", 3), output_key("n", 3, 2), order_key("n", 2)) == (
         "payload:n:in:3",
         "payload:n:out:3:2",
-        "payload:n:order",
+        "payload:n:order:2",
     )

@@ -143,6 +143,7 @@ async def test_a_batch_that_is_deleted_while_its_results_are_read_gives_no_page_
     read = service.store.batches.shards
 
     async def too_late(batch_id: str, numbers: Sequence[int]) -> dict[int, ShardRecord]:
+        monkeypatch.setattr(service.store.batches, "shards", read)
         await service.operations.handle({"operation": "delete", "id": batch_id})
         return await read(batch_id, numbers)
 

@@ -147,7 +147,7 @@ async def test_what_failed_of_a_split_shard_is_retried_alone(batch: Batch) -> No
     [single] = await batch.store.run()
     assert await batch.store.requeue(single.ref, blame=True, message="died") == "errored"
     results = Results(batch.store.batches, batch.payloads, PAGE_BYTES)
-    failed = await results.failed(await batch.store.batch(batch.id))
+    [failed] = [part async for part in results.failed(await batch.store.batch(batch.id))]
     assert [(request.model, request.text) for request in failed] == [("mistral", '{"custom_id": "id-2"}')]
 
 
@@ -162,6 +162,7 @@ async def test_a_batch_that_is_deleted_while_its_parts_are_looked_up_is_a_passin
 
     async def before_a_delete(*wanted: Any) -> Any:
         found = await shards(*wanted)
+        monkeypatch.setattr(batch.store.batches, "shards", shards)
         await service.operations.handle({"operation": "delete", "id": batch.id})
         return found
 

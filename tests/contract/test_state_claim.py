@@ -196,7 +196,7 @@ async def claim_with_nonce(store: Store, nonce: str, heads: list[str]) -> dict[s
     ]
     for head in heads:
         batch_id = head.partition(":")[2]
-        declared += [keys.batch(batch_id), keys.shards(batch_id)]
+        declared += [keys.batch(batch_id), keys.shards(batch_id), keys.plan(batch_id)]
     args = {"endpoint": MISTRAL.id, "model": "mistral", "max": 8, "window": 100, "claim_ms": 30_000}
     answer: dict[str, Any] = await store.redis.run("claim", declared, {**args, "members": heads})
     return answer

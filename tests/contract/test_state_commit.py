@@ -12,10 +12,17 @@ async def test_a_committed_batch_reads_back_as_it_was_given(store: Store) -> Non
     batch = await store.create({"mistral": [4, 4, 2], "llama-70b": [8]}, priority="high", weight=4.0)
     record = await store.batch(batch.id)
     assert (record.phase, record.total, record.nonce) == (BatchPhase.COLLECTED, 18, batch.nonce)
-    assert (record.stage, record.priority, list(record.models)) == ("email", "high", batch.models)
+    assert (record.stage, record.priority, record.models) == (
+        "email",
+        "high",
+        {"mistral": 10, "llama-70b": 8},
+    )
     assert record.expires_ms - record.created_ms == batch.expires_in_ms
     assert record.keep_until_ms - record.expires_ms == batch.retain_ms
     assert record.ended_ms is None
+    assert await store.batches.part_totals(batch.id) == [18]
+    assert await store.batches.part(batch.id, 0) == batch.parts[0]
+    assert await store.batches.part(batch.id, 1) is None
     assert await store.counts(batch.id) == {"total": 18, "succeeded": 0, "errored": 0, "pending": 18}
 
 

@@ -12,10 +12,13 @@ from shared.adapters.redis_shards import RedisRepairs, RedisRuns
 from shared.adapters.upstash import Upstash
 from shared.core.lifecycle import BatchPhase, ShardState
 from shared.core.shards import ShardRecord
+from shared.flow.removal import remove_payloads
+from shared.ports.payloads import input_key, output_key
 from shared.ports.state import Claim, ShardRef, Submitted
 from tests.conftest import Clock, UpstashAddress
 from tests.contract.misbehaving import Misbehaving
 from tests.contract.state import HOUR_MS, MISTRAL, TIMING, Store, job_of, outcome
+from tests.fakes import FakePayloads
 
 OTHERS = 16
 
@@ -53,12 +56,12 @@ async def suspect(store: Store, sizes: Sequence[int]) -> ShardRef:
     return ShardRef(batch.id, 0)
 
 
-async def parts(store: Store, ref: ShardRef) -> list[ShardRecord]:
+async def leaves_of(store: Store, ref: ShardRef) -> list[ShardRecord]:
     """What a shard was split into, down to what is whole, in order."""
     shard = await look(store, ref)
-    if not shard.parts:
+    if not shard.halves:
         return [shard]
-    return [leaf for part in shard.parts for leaf in await parts(store, ShardRef(ref.batch, part))]
+    return [leaf for half in shard.halves for leaf in await leaves_of(store, ShardRef(ref.batch, half))]
 
 
 @pytest.mark.usefixtures("neighbours")
@@ -72,7 +75,7 @@ class TestSuspicion:
         for claim in claims:
             assert await store.requeue(claim.ref, blame=True) == "queued"
             shard = await look(store, claim.ref)
-            assert (shard.suspicions, shard.deaths, shard.parts) == (1, 0, ())
+            assert (shard.suspicions, shard.deaths, shard.halves) == (1, 0, ())
         assert not any(claim.alone for claim in await store.claim())
 
     async def test_after_two_a_shard_is_claimed_to_run_alone(self, store: Store) -> None:
@@ -129,7 +132,7 @@ class TestSplit:
         ref = await suspect(store, [requests, 4])
         claim, verdict = await store.die()
         assert (claim.ref, verdict, await store.state(ref)) == (ref, "split", ShardState.SPLIT)
-        first, second = await parts(store, ref)
+        first, second = await leaves_of(store, ref)
         assert [(part.state, part.root, part.deaths) for part in (first, second)] == [
             (ShardState.QUEUED, 0, 0)
         ] * 2
@@ -168,12 +171,12 @@ class TestSplit:
     ) -> None:
         ref = await suspect(store, [requests])
         splits = 0
-        while any(part.requests > 1 for part in await parts(store, ref)):
+        while any(part.requests > 1 for part in await leaves_of(store, ref)):
             claim, verdict = await store.die()
             await neighbours.settle_one()
             assert verdict == ("split" if claim.requests > 1 else "queued")
             splits += verdict == "split"
-        leaves = await parts(store, ref)
+        leaves = await leaves_of(store, ref)
         assert [(leaf.offset, leaf.requests, leaf.root) for leaf in leaves] == [
             (n, 1, 0) for n in range(requests)
         ]
@@ -185,7 +188,7 @@ class TestSplit:
         assert (await store.start(claim, worker="w2")).verdict == "stale"
         assert await store.state(ref) is ShardState.SPLIT
         assert (await store.start(claim, worker="w3")).verdict == "stale"
-        assert [part.requests for part in await parts(store, ref)] == [2, 2]
+        assert [part.requests for part in await leaves_of(store, ref)] == [2, 2]
         assert len(await store.claim()) == 2
 
     async def test_a_delayed_split_hands_its_halves_out_when_they_are_due(
@@ -262,7 +265,7 @@ async def test_a_split_whose_reply_was_lost_is_one_split(
         proxy.lose = 1
         await split(store, client, claim)
         await client.close()
-    assert [part.requests for part in await parts(store, ref)] == [2, 2]
+    assert [part.requests for part in await leaves_of(store, ref)] == [2, 2]
     record = await store.batch(ref.batch)
     assert (record.splits, record.deaths) == (1, 3)
 
@@ -297,7 +300,7 @@ class TestSingleRequest:
             else:
                 assert await store.settle(claim.ref, shard.epoch, outcome(shard.requests))
         assert await store.counts(ref.batch) == {"total": 8, "succeeded": 7, "errored": 1, "pending": 0}
-        errored = [leaf for leaf in await parts(store, ref) if leaf.outcome]
+        errored = [leaf for leaf in await leaves_of(store, ref) if leaf.outcome]
         assert [(leaf.offset, leaf.requests, leaf.outcome) for leaf in errored] == [(poison, 1, "errored")]
 
 
@@ -338,7 +341,7 @@ async def test_a_death_alone_in_a_stopped_batch_settles_instead_of_splitting(sto
 
 
 @pytest.mark.usefixtures("neighbours")
-async def test_a_deletion_after_splits_names_every_epoch_of_every_part(store: Store) -> None:
+async def test_a_deletion_after_splits_removes_what_every_epoch_of_every_half_stored(store: Store) -> None:
     ref = await suspect(store, [4])
     await store.die()
     one, two = await store.run()
@@ -347,8 +350,13 @@ async def test_a_deletion_after_splits_names_every_epoch_of_every_part(store: St
     assert again.ref == one.ref
     assert await store.settle(one.ref, 2, outcome(2))
     assert await store.settle(two.ref, 1, outcome(2))
-    deletion = await store.batches.delete(ref.batch, "mark")
-    assert (deletion.verdict, deletion.shards, deletion.epochs) == ("marked", 3, {0: 3, 1: 2, 2: 1})
+    nonce = (await store.batches.delete(ref.batch, "mark")).nonce
+    payloads = FakePayloads()
+    epochs = {0: 3, 1: 2, 2: 1}
+    outputs = [output_key(nonce, shard, epoch) for shard in epochs for epoch in range(1, epochs[shard] + 1)]
+    payloads.items = dict.fromkeys([input_key(nonce, 0), *outputs], b"")
+    await remove_payloads(store.batches, payloads, ref.batch, nonce)
+    assert payloads.items == {}
 
 
 async def test_deaths_that_an_earlier_version_counted_do_not_error_a_request_where_no_engine_works(

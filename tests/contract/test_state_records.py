@@ -27,15 +27,17 @@ class TestDelete:
     async def test_an_unknown_batch_is_gone(self, store: Store) -> None:
         assert (await store.batches.delete(new_id(), "mark")).verdict == "gone"
 
-    async def test_the_mark_hides_it_and_says_what_to_remove(self, store: Store) -> None:
+    async def test_the_mark_hides_it_and_its_records_still_say_what_to_remove(self, store: Store) -> None:
         batch = await store.create({"mistral": [4, 4]})
         one, two = await store.run()
         await store.start(one)
         await store.settle(one.ref, 2, outcome(4))
         await store.settle(two.ref, 1, outcome(4))
         deletion = await store.batches.delete(batch.id, "mark")
-        assert (deletion.verdict, deletion.nonce, deletion.shards) == ("marked", batch.nonce, 2)
-        assert deletion.epochs == {0: 2, 1: 1}
+        assert (deletion.verdict, deletion.nonce) == ("marked", batch.nonce)
+        assert await store.batches.part_totals(batch.id) == [8]
+        records = await store.batches.shards(batch.id, range(2))
+        assert {number: shard.epoch for number, shard in records.items()} == {0: 2, 1: 1}
         assert (await store.batches.sweep(batch.id)).batch is None
 
     async def test_a_deletion_that_was_cut_short_is_resumed(self, store: Store) -> None:
@@ -49,7 +51,7 @@ class TestDelete:
         for _ in range(2):
             assert (await store.batches.delete(batch_id, "finish")).verdict == "done"
         ttls_ms = await store.ttls_ms()
-        assert {keys.batch(batch_id), keys.shards(batch_id)}.isdisjoint(ttls_ms)
+        assert {keys.batch(batch_id), keys.shards(batch_id), keys.plan(batch_id)}.isdisjoint(ttls_ms)
         assert 3_500_000 < ttls_ms[keys.deleted(batch_id)] <= 3_600_000
         assert (await store.batches.delete(batch_id, "mark")).verdict == "done"
         assert await store.redis.execute("ZCARD", keys.BATCHES) == 0

@@ -1,11 +1,13 @@
 """Everything that either side of the state's model holds, in one comparable form, and what must be true of it."""
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from shared.adapters import keys
 from shared.adapters.redis_monitor import RedisMonitor
 from shared.core.lifecycle import BatchPhase, ShardState
+from shared.core.sharding import PartPlan
 from shared.core.shards import OUTCOMES, BatchRecord, ShardRecord
 from shared.ports.monitor import Breaker
 from shared.ports.state import Endpoint, ShardRef
@@ -27,6 +29,7 @@ class Picture:
     queues: Mapping[str, Scores]
     delayed: Mapping[str, Scores]
     vtimes: Mapping[str, float]
+    parts: Mapping[str, Sequence[PartPlan]]
     waiting: Mapping[str, Scores]
     running: Mapping[str, Scores]
     open: Scores
@@ -47,7 +50,7 @@ async def picture_of_memory(memory: MemoryStore, endpoints: Sequence[Endpoint]) 
         batches={id_: batch.record() for id_, batch in state.batches.items()},
         deleted=sorted(id_ for id_, batch in state.batches.items() if batch.deleted),
         shards={
-            id_: {shard.number: shard.record() for shard in batch.shards if shard.handed_out}
+            id_: {shard.number: shard.record() for shard in batch.shards.values() if shard.handed_out}
             for id_, batch in state.batches.items()
         },
         queues={model: dict(state.queues[model]) for model in models},
@@ -55,6 +58,7 @@ async def picture_of_memory(memory: MemoryStore, endpoints: Sequence[Endpoint]) 
             model: {member: float(due) for member, due in state.delayed[model].items()} for model in models
         },
         vtimes={model: state.vtimes[model] for model in models},
+        parts={id_: list(batch.new.parts) for id_, batch in state.batches.items()},
         waiting={endpoint: kept[0] for endpoint, kept in leases.items()},
         running={endpoint: kept[1] for endpoint, kept in leases.items()},
         open={id_: float(due) for id_, due in state.open.items()},
@@ -66,8 +70,9 @@ async def picture_of_redis(
     redis: FrozenRedis, batch_ids: Sequence[str], endpoints: Sequence[Endpoint]
 ) -> Picture:
     models, names = [endpoint.model for endpoint in endpoints], [endpoint.id for endpoint in endpoints]
-    hashes = redis.read([["HGETALL", key(id_)] for id_ in batch_ids for key in (keys.batch, keys.shards)])
-    raws = {id_: hashes[2 * i] for i, id_ in enumerate(batch_ids) if hashes[2 * i]}
+    kinds = (keys.batch, keys.shards, keys.plan)
+    hashes = redis.read([["HGETALL", key(id_)] for id_ in batch_ids for key in kinds])
+    raws = {id_: hashes[3 * i] for i, id_ in enumerate(batch_ids) if hashes[3 * i]}
     sets = [keys.OPEN, *map(keys.queue, models), *map(keys.delayed, models)]
     sets += [*map(keys.waiting, names), *map(keys.running, names)]
     scores = dict(
@@ -81,13 +86,14 @@ async def picture_of_redis(
         batches={id_: BatchRecord.parse(id_, raw) for id_, raw in raws.items()},
         deleted=sorted(id_ for id_, raw in raws.items() if "deleted" in raw),
         shards={
-            id_: {int(n): ShardRecord.parse(int(n), text) for n, text in hashes[2 * i + 1].items()}
+            id_: {int(n): ShardRecord.parse(int(n), text) for n, text in hashes[3 * i + 1].items()}
             for i, id_ in enumerate(batch_ids)
             if id_ in raws
         },
         queues={model: by_name[keys.queue(model)] for model in models},
         delayed={model: by_name[keys.delayed(model)] for model in models},
         vtimes={model: float(text or 0) for model, text in zip(models, vtimes, strict=True)},
+        parts={id_: _parts(hashes[3 * i + 2]) for i, id_ in enumerate(batch_ids) if id_ in raws},
         waiting={name: by_name[keys.waiting(name)] for name in names},
         running={name: by_name[keys.running(name)] for name in names},
         open=by_name[keys.OPEN],
@@ -95,21 +101,30 @@ async def picture_of_redis(
     )
 
 
+def _parts(raw: Mapping[str, str]) -> list[PartPlan]:
+    totals = json.loads(raw["totals"])
+    parts = [PartPlan.parse(json.loads(raw[str(number)])) for number in range(len(totals))]
+    assert [part.requests for part in parts] == totals
+    return parts
+
+
 def check(picture: Picture) -> None:
     """What is true at every moment."""
     for batch_id, batch in picture.batches.items():
         shards = picture.shards[batch_id]
-        numbers = [*batch.settled.values(), *batch.live.values()]
-        assert min(numbers) >= 0
-        assert sum(numbers) <= batch.total
+        counts = [*batch.settled.values(), *batch.live.values()]
+        assert min(counts) >= 0
+        assert sum(counts) <= batch.total
         assert (sum(batch.settled.values()) == batch.total) == (batch.phase is BatchPhase.ENDED)
         assert (batch.phase is BatchPhase.ENDED) == (batch.ended_ms is not None)
         assert (batch_id in picture.open) == (batch.ended_ms is None)
-        for plan in batch.models:
-            handed = sorted(n for n in shards if plan.first <= n < plan.first + plan.shards)
-            assert handed == list(range(plan.first, plan.first + len(handed)))
-        for number in (n for plan in batch.models for n in range(plan.first, plan.first + plan.shards)):
-            if number in shards:
+        planned: dict[str, list[int]] = {}
+        for share in (share for part in picture.parts[batch_id] for share in part.models):
+            planned.setdefault(share.model, []).extend(share.numbers)
+        for numbers in planned.values():
+            handed = [number for number in numbers if number in shards]
+            assert handed == numbers[: len(handed)]
+            for number in handed:
                 whole = [place for leaf in leaves(shards, number) for place in places(leaf)]
                 assert whole == list(range(shards[number].requests))
     check_leases(picture)
@@ -121,20 +136,20 @@ def check_reach(memory: MemoryStore) -> None:
     for batch in state.batches.values():
         if batch.stop or state.clock() >= batch.expires_ms:
             continue
-        for plan in batch.new.models:
-            if batch.member in state.queues[plan.model]:
+        for model in batch.new.requests_by_model:
+            if batch.member in state.queues[model]:
                 continue
-            assert all(shard.handed_out for shard in batch.shards if shard.model == plan.model)
-            if batch.retries[plan.model]:
-                first_ms = min(due for _, due in batch.retries[plan.model])
-                assert state.delayed[plan.model][batch.member] <= first_ms
+            assert all(shard.handed_out for shard in batch.shards.values() if shard.model == model)
+            if batch.retries[model]:
+                first_ms = min(due for _, due in batch.retries[model])
+                assert state.delayed[model][batch.member] <= first_ms
 
 
 def leaves(shards: Mapping[int, ShardRecord], number: int) -> list[ShardRecord]:
     """The shards that stand for `number` now, in order."""
     if shards[number].state is not ShardState.SPLIT:
         return [shards[number]]
-    return [leaf for part in shards[number].parts for leaf in leaves(shards, part)]
+    return [leaf for half in shards[number].halves for leaf in leaves(shards, half)]
 
 
 def places(leaf: ShardRecord) -> range:

@@ -5,7 +5,6 @@ from hypothesis.stateful import precondition, rule
 
 from shared.adapters import keys
 from shared.core.lifecycle import Event
-from shared.ports.payloads import output_key
 from tests.contract.state import new_batch
 from tests.properties.state_actions import StateActions, picks, repeats
 from tests.properties.state_pair import Repeat, happened
@@ -97,11 +96,7 @@ class BatchRules(StateActions):
         if marked.verdict != "marked" or is_cut_short:
             return
         assert marked.nonce == self.nonces[batch_id]
-        outputs = [
-            output_key(marked.nonce, shard, epoch)
-            for shard, last in marked.epochs.items()
-            for epoch in range(1, last + 1)
-        ]
+        outputs = [name for name in self.redis.names() if name.startswith(f"payload:{marked.nonce}:out:")]
         self.redis.read([["DEL", name] for name in outputs])
         answer = self.pair.call(lambda ports: ports.batches.delete(batch_id, "finish"), repeat=repeat)
         happened(f"delete: {answer.verdict}")

@@ -60,7 +60,7 @@ async def run_others(store: Store) -> list[Claim]:
 async def leaves(store: Store, ref: ShardRef) -> list[ShardRecord]:
     shard = await store.shard(ref)
     assert shard is not None
-    found = [leaf for part in shard.parts for leaf in await leaves(store, ShardRef(ref.batch, part))]
+    found = [leaf for half in shard.halves for leaf in await leaves(store, ShardRef(ref.batch, half))]
     return found or [shard]
 
 

@@ -68,9 +68,9 @@ def check_work(world: World, caller: Caller, faults_end_s: float) -> tuple[int, 
 
 
 def _epochs(shards: Mapping[int, Mapping[str, Any]], number: int) -> int:
-    """How often the requests of a shard may have been begun: with it, and with the parts that hold them."""
-    parts = [_epochs(shards, part) for part in shards[number].get("parts", ())]
-    return int(shards[number]["epoch"]) + max(parts, default=0)
+    """How often the requests of a shard may have been begun: with it, and with the halves that hold them."""
+    halves = [_epochs(shards, half) for half in shards[number].get("halves", ())]
+    return int(shards[number]["epoch"]) + max(halves, default=0)
 
 
 def _check_canceled(world: World, caller: Caller, name: str, faults_end_s: float) -> None:

@@ -1,14 +1,10 @@
 """What a caller sees of a batch and of its lines, and records read back tolerantly."""
 
 import json
-from dataclasses import asdict
 
 from shared.core.lifecycle import BatchPhase, ShardState
-from shared.core.sharding import ModelPlan
 from shared.core.shards import BatchRecord, ShardRecord
 from shared.core.views import absent_line, failed_line, iso, status_view, succeeded_line
-
-PLANS = [ModelPlan("mistral", 1, 2, 5, [(3, 1), (2, 1)]), ModelPlan("llama-70b", 0, 1, 5, [(5, 1)])]
 
 
 def stored(**changes: str) -> dict[str, str]:
@@ -24,7 +20,8 @@ def stored(**changes: str) -> dict[str, str]:
         "succeeded": "3",
         "live_succeeded": "2",
         "live_errored": "1",
-        **{f"plan:{plan.model}": json.dumps(asdict(plan)) for plan in PLANS},
+        "requests:mistral": "6",
+        "requests:llama-70b": "4",
     }
     return {**fields, **changes}
 
@@ -73,10 +70,10 @@ def test_a_cancel_is_told_and_an_expiry_is_not_taken_for_one() -> None:
     assert status_view(expired)["cancel_requested_at"] is None
 
 
-def test_a_stored_batch_is_read_with_its_plans_in_shard_order() -> None:
+def test_a_stored_batch_is_read_with_its_requests_by_model() -> None:
     batch = record()
     assert (batch.phase, batch.priority) == (BatchPhase.PROCESSING, "normal")
-    assert list(batch.models) == [PLANS[1], PLANS[0]]
+    assert batch.models == status_view(batch)["models"] == {"mistral": 6, "llama-70b": 4}
 
 
 def test_a_stored_shard_is_read_though_fields_are_missing_or_new() -> None:
@@ -87,10 +84,10 @@ def test_a_stored_shard_is_read_though_fields_are_missing_or_new() -> None:
 
 def test_a_stored_part_knows_where_its_input_is_and_a_whole_shard_has_its_own() -> None:
     shard = {"model": "m", "state": "split", "attempt": 2, "epoch": 3, "requests": 4}
-    whole = ShardRecord.parse(7, json.dumps({**shard, "suspicions": 2, "alone": True, "parts": [8, 9]}))
-    assert (whole.suspicions, whole.alone, whole.parts, whole.input_shard) == (2, True, (8, 9), 7)
+    whole = ShardRecord.parse(7, json.dumps({**shard, "suspicions": 2, "alone": True, "halves": [8, 9]}))
+    assert (whole.suspicions, whole.alone, whole.halves, whole.input_shard) == (2, True, (8, 9), 7)
     part = ShardRecord.parse(9, json.dumps({**shard, "root": 0, "offset": 4}))
-    assert (part.input_shard, part.offset, part.parts, part.alone) == (0, 4, (), False)
+    assert (part.input_shard, part.offset, part.halves, part.alone) == (0, 4, (), False)
 
 
 def test_a_line_that_did_not_succeed_has_an_error_and_no_message() -> None:

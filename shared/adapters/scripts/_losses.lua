@@ -75,8 +75,8 @@ local function split(shard)
       offset = offset + (i - 1) * half})
   end
   redis.call('HINCRBY', BATCH, 'splits', 1)
-  shard.parts = {first, first + 1}
-  return shard.parts
+  shard.halves = {first, first + 1}
+  return shard.halves
 end
 
 -- Back to the retry list as a whole, or as its halves.

@@ -108,7 +108,7 @@ local function settle_without_output(batch, shards, metrics, n, shard, outcome, 
   count(batch, metrics, outcome, shard.requests)
 end
 
--- `shard` is nil where nobody claimed it; one that was split stands for its parts.
+-- `shard` is nil where nobody claimed it; one that was split stands for its halves.
 local function is_over(shard)
   return not shard or shard.state == 'queued' or shard.state == 'settled' or shard.state == 'split'
 end

@@ -3,13 +3,13 @@
 -- so a stream of newcomers can't starve a big batch.
 -- An endpoint that refused, or whose workers die, gets one shard as a probe after its rest: after a refusal until RunPod
 -- accepted it, after deaths until one was settled.
--- KEYS: queue, delayed, vtime, waiting, running, rest, failures, deaths, proof, capacity, nonce, then batch and shards of
--- each of A.members
+-- KEYS: queue, delayed, vtime, waiting, running, rest, failures, deaths, proof, capacity, nonce, then batch, shards and plan
+-- of each of A.members
 -- A: endpoint, model, max, window, claim_ms, members [queue members whose keys are declared]
 -- -> {claims: [{batch, shard, attempt, requests, alone, canary, expires_at, now}], heads: [next members], room, resting_ms}
 local QUEUE, DELAYED, VTIME, WAITING, RUNNING, REST, FAILURES, DEATHS, PROOF, CAPACITY, NONCE = unpack(KEYS, 1, 11)
 local NEWCOMER_SHARE = 0.1
-local FIRST_PAIR = 12
+local FIRST_BATCH = 12
 
 -- A resend after a lost reply gets what the first one got.
 local before = redis.call('GET', NONCE)
@@ -19,7 +19,7 @@ if resting > 0 then return reply({claims = {}, heads = {}, room = 0, resting_ms 
 
 local declared = {}
 for i, member in ipairs(A.members) do
-  declared[member] = {KEYS[FIRST_PAIR + 2 * (i - 1)], KEYS[FIRST_PAIR + 2 * i - 1]}
+  declared[member] = {unpack(KEYS, FIRST_BATCH + 3 * (i - 1), FIRST_BATCH + 3 * i - 1)}
 end
 local V = tonumber(redis.call('GET', VTIME) or 0)
 local window = math.max(A.window, tonumber(redis.call('GET', CAPACITY) or 0))
@@ -44,7 +44,7 @@ local function size_at(sizes, cursor)
 end
 
 -- One to be retried. nil where none is due.
-local function next_retry(batch, shards)
+local function next_retry(batch, shards, plan)
   local list = retries(batch, A.model)
   for i, entry in ipairs(list) do
     if entry[2] <= NOW then
@@ -55,25 +55,37 @@ local function next_retry(batch, shards)
   end
 end
 
--- The one at the cursor. nil behind the last.
-local function next_fresh(batch)
-  local plan = cjson.decode(field(batch, 'plan:' .. A.model))
-  local cursor = number(batch, 'cursor:' .. A.model)
-  if cursor >= plan.shards then return nil end
-  redis.call('HSET', batch, 'cursor:' .. A.model, cursor + 1)
-  local requests = size_at(plan.sizes, cursor)
+-- What this model has of a part. nil where that is nothing.
+local function share_of(plan, part)
+  for _, share in ipairs(cjson.decode(redis.call('HGET', plan, part)).models) do
+    if share.model == A.model then return share end
+  end
+end
+
+-- The one at the cursor: a part, and a shard in it. nil behind the last.
+local function next_fresh(batch, shards, plan)
+  local part, cursor = number(batch, 'part:' .. A.model), number(batch, 'cursor:' .. A.model)
+  local parts, share = number(batch, 'parts'), nil
+  while part < parts do
+    share = share_of(plan, part)
+    if share and cursor < share.shards then break end
+    part, cursor, share = part + 1, 0, nil
+  end
+  redis.call('HSET', batch, 'part:' .. A.model, part, 'cursor:' .. A.model, share and cursor + 1 or 0)
+  if not share then return nil end
+  local requests = size_at(share.sizes, cursor)
   redis.call('HINCRBY', batch, 'handed:' .. A.model, requests)
-  return plan.first + cursor, {model = A.model, attempt = 0, epoch = 0, suspicions = 0, deaths = 0,
+  return share.first + cursor, {model = A.model, attempt = 0, epoch = 0, suspicions = 0, deaths = 0,
     requests = requests}
 end
 
 -- Retries come first, but not where workers die: there they may be what kills them, for ever.
-local function next_shard(batch, shards)
+local function next_shard(batch, shards, plan)
   local first, second = next_retry, next_fresh
   if is_dying then first, second = next_fresh, next_retry end
-  local n, shard = first(batch, shards)
+  local n, shard = first(batch, shards, plan)
   if n then return n, shard end
-  return second(batch, shards)
+  return second(batch, shards, plan)
 end
 
 -- Retries that are not due yet bring their batch back when the first of them is.
@@ -91,11 +103,11 @@ while room > 0 and #claims < most do
   local head = redis.call('ZRANGE', QUEUE, 0, 0, 'WITHSCORES')
   local keys = head[1] and declared[head[1]]
   if not keys then break end
-  local member, start, batch, shards = head[1], tonumber(head[2]), keys[1], keys[2]
+  local member, start, batch, shards, plan = head[1], tonumber(head[2]), unpack(keys)
   local n, shard
   local can_go_on = not is_gone(batch) and not field(batch, 'stop') and NOW < number(batch, 'expires_at')
   if can_go_on then
-    n, shard = next_shard(batch, shards)
+    n, shard = next_shard(batch, shards, plan)
   end
   if not n then
     redis.call('ZREM', QUEUE, member)

@@ -1,9 +1,9 @@
--- Deletion in two steps, resumable: "mark" hides an ended batch and says what to remove from storage; "finish" removes
--- its records and leaves a note for an hour, so that a repeated delete is answered alike.
--- KEYS: batch, shards, batches, note
+-- Deletion in two steps, resumable: "mark" hides an ended batch; "finish", when its payloads are gone, removes its records
+-- and leaves a note for an hour, so that a repeated delete is answered alike.
+-- KEYS: batch, shards, plan, batches, note
 -- A: id, step ("mark"|"finish")
--- -> {verdict: "marked"|"done"|"open"|"gone", nonce, shards, epochs: {shard: epoch}}
-local BATCH, SHARDS, BATCHES, NOTE = unpack(KEYS, 1, 4)
+-- -> {verdict: "marked"|"done"|"open"|"gone", nonce}
+local BATCH, SHARDS, PLAN, BATCHES, NOTE = unpack(KEYS, 1, 5)
 local status = field(BATCH, 'status')
 if not status then
   return reply({verdict = redis.call('EXISTS', NOTE) == 1 and 'done' or 'gone'})
@@ -11,13 +11,11 @@ end
 if status ~= 'ended' then return reply({verdict = 'open'}) end
 
 if A.step == 'finish' then
-  redis.call('DEL', BATCH, SHARDS)
+  -- Freed beside other calls: a large batch has ten thousands of shards.
+  redis.call('UNLINK', BATCH, SHARDS, PLAN)
   redis.call('ZREM', BATCHES, A.id)
   redis.call('SET', NOTE, '1', 'PX', 3600000)
   return reply({verdict = 'done'})
 end
 redis.call('HSET', BATCH, 'deleted', '1')
-local epochs = {}
-local flat = redis.call('HGETALL', SHARDS)
-for i = 1, #flat, 2 do epochs[flat[i]] = cjson.decode(flat[i + 1]).epoch end
-return reply({verdict = 'marked', nonce = field(BATCH, 'nonce'), shards = number(BATCH, 'shards'), epochs = epochs})
+return reply({verdict = 'marked', nonce = field(BATCH, 'nonce')})

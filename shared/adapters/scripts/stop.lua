@@ -29,9 +29,8 @@ local member = field(BATCH, 'member')
 for i, model in ipairs(A.models) do
   local queue, delayed = KEYS[FIRST_MODEL + 3 * (i - 1)], KEYS[FIRST_MODEL + 3 * (i - 1) + 1]
   metrics[model] = KEYS[FIRST_MODEL + 3 * (i - 1) + 2]
-  local plan = field(BATCH, 'plan:' .. model)
-  if plan then
-    local requests, handed = cjson.decode(plan).requests, 'handed:' .. model
+  local requests, handed = number(BATCH, 'requests:' .. model), 'handed:' .. model
+  if requests > 0 then
     count(BATCH, metrics[model], reason, requests - number(BATCH, handed))
     redis.call('HSET', BATCH, handed, requests)
   end

@@ -7,6 +7,7 @@ from typing import Any
 from shared.adapters.payloads import TieredPayloads
 from shared.adapters.redis_batches import RedisBatches
 from shared.adapters.redis_shards import RedisQueue, RedisRepairs, RedisRuns
+from shared.adapters.redis_uploads import RedisUploads
 from shared.adapters.runpod_api import RunpodApi
 from shared.engines.simulated import SimulatedEngine
 
@@ -74,6 +75,15 @@ _OF_CREATE_AND_DELETE = {
         "with a batch deleted, before anybody is told", RedisBatches, "delete", when=_is_step("finish")
     ),
 }
+_OF_UPLOADS = {
+    "after_reserve": after(
+        "with an uploaded part reserved, and nothing of it stored", RedisUploads, "reserve"
+    ),
+    "before_confirm": before("with an uploaded part stored, before it is confirmed", RedisUploads, "confirm"),
+    "after_confirm": after(
+        "with an uploaded part confirmed, before anybody is told", RedisUploads, "confirm"
+    ),
+}
 _OF_FEEDING = {
     "after_claim": ("with shards claimed, before any is submitted", RedisQueue, "claim", "claims"),
     "after_run": ("with a job accepted, before its id is recorded", RunpodApi, "run", None),
@@ -126,6 +136,7 @@ def _of_feeding(by: str) -> dict[str, Moment]:
 
 MOMENTS: dict[str, Moment] = {
     **_OF_CREATE_AND_DELETE,
+    **_OF_UPLOADS,
     **_of_feeding(BATCH_WORKER),
     **{f"{name}_by_model_worker": moment for name, moment in _of_feeding(MODEL_WORKER).items()},
     **_OF_RUNNING,
