@@ -81,7 +81,10 @@ test('time and cost range from short answers on all workers to full ones on one'
     [usd, { low: 0.2, high: 0.5 }],
     [managedUsd, { low: 0.075, high: 0.15 }],
   ] as const) {
-    assert.deepEqual([found.low.toFixed(6), found.high.toFixed(6)], [expected.low.toFixed(6), expected.high.toFixed(6)]);
+    assert.deepEqual(
+      [found.low.toFixed(6), found.high.toFixed(6)],
+      [expected.low.toFixed(6), expected.high.toFixed(6)],
+    );
   }
 });
 

@@ -102,6 +102,17 @@ test('stdin can be read twice, and leaves nothing behind', async () => {
   assert.deepEqual(after, before);
 });
 
+test('an interrupted stdin is given up at once, and leaves nothing behind', async () => {
+  const before = readdirSync(tmpdir()).filter((name) => name.startsWith('llm-batch-'));
+  const controller = new AbortController();
+  const endless = new Readable({ read: () => controller.abort(new Error('interrupted')) });
+  await assert.rejects(RequestFile.open('-', endless, controller.signal), /interrupted/);
+  assert.deepEqual(
+    readdirSync(tmpdir()).filter((name) => name.startsWith('llm-batch-')),
+    before,
+  );
+});
+
 test('the n-th request is found by its line, empty lines aside', async (t) => {
   const path = join(folderOf(t), 'f.jsonl');
   writeFileSync(path, '{}\n\n{}\n');

@@ -88,6 +88,10 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
 
 
+def files_in(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
 def failing(request: dict[str, Any]) -> dict[str, Any]:
     return {
         **request,
@@ -104,7 +108,7 @@ async def test_submit_watches_and_writes_the_results(cli: Cli, tmp_path: Path) -
     assert f"{batch_id} ended: 40 of 40 done" in ran.err
     assert "\r" not in ran.err, "no bar in a pipe"
     assert [line["custom_id"] for line in read_lines(out)] == [request["custom_id"] for request in requests]
-    assert sorted(os.listdir(tmp_path)) == ["in.jsonl", "out.jsonl"]
+    assert files_in(tmp_path) == ["in.jsonl", "out.jsonl"]
 
     again = await cli("submit", file, "--stage", "email", "--json")
     assert again.json()["id"] == batch_id
@@ -235,27 +239,29 @@ class Gate:
     url: str = ""
     passed: list[str] = field(default_factory=list)
     held: asyncio.Event = field(default_factory=asyncio.Event)
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def handle(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         job_input = json.loads(body)["input"] if body else {}
-        passes = self.passes(job_input)
-        if passes or self.forwards_held:
-            status, answer = await self._forward(request, body)
-        if not passes:
-            self.held.set()
-            await asyncio.Event().wait()
-        self.passed.append(job_input.get("operation", "look"))
-        return web.Response(status=status, body=answer, content_type="application/json")
+        if self.passes(job_input):
+            self.passed.append(job_input.get("operation", "look"))
+            return await self._forward(request, body)
+        if self.forwards_held:
+            await self._forward(request, body)
+        self.held.set()
+        await self.closing.wait()
+        return web.Response(status=503)
 
-    async def _forward(self, request: web.Request, body: bytes) -> tuple[int, bytes]:
+    async def _forward(self, request: web.Request, body: bytes) -> web.Response:
         url = f"{self.target}{request.path_qs}"
         headers = {"authorization": request.headers["authorization"], "content-type": "application/json"}
         async with (
             aiohttp.ClientSession() as session,
             session.request(request.method, url, data=body or None, headers=headers) as answer,
         ):
-            return answer.status, await answer.read()
+            text = await answer.read()
+            return web.Response(status=answer.status, body=text, content_type="application/json")
 
 
 @asynccontextmanager
@@ -274,17 +280,33 @@ async def gate(
     try:
         yield made
     finally:
+        made.closing.set()
         await runner.cleanup()
 
 
-async def killed_while_held(cli: Cli, way: Gate, *words: str) -> None:
-    """Runs the program until a call of its is held back, and kills it there."""
+async def ended_while_held(cli: Cli, way: Gate, how: signal.Signals, *words: str) -> Ran:
+    """Runs the program until a call of its is held back, and ends it there."""
     process = await Cli(way.url, cli.key).start(*words)
     async with asyncio.timeout(TIMEOUT_S):
         await way.held.wait()
-    process.kill()
-    await process.communicate()
-    assert process.returncode == -signal.SIGKILL
+        process.send_signal(how)
+        out, err = await process.communicate()
+    assert process.returncode is not None
+    return Ran(process.returncode, out.decode(), err.decode())
+
+
+def creates_nothing(job_input: dict[str, Any]) -> bool:
+    return job_input.get("operation") != "create"
+
+
+async def test_interrupted_in_a_submit_it_ends_with_130_and_says_how_to_go_on(
+    cli: Cli, tmp_path: Path
+) -> None:
+    file = write_lines(tmp_path / "in.jsonl", make_requests(3))
+    async with gate(cli, creates_nothing, forwards_held=False) as way:
+        ran = await ended_while_held(cli, way, signal.SIGINT, "submit", file, "--stage", "email")
+    assert (ran.code, ran.out) == (130, "")
+    assert "The same command again goes on where this one stopped" in ran.err
 
 
 async def test_killed_before_it_learnt_the_id_the_same_command_gives_the_same_batch(
@@ -293,8 +315,8 @@ async def test_killed_before_it_learnt_the_id_the_same_command_gives_the_same_ba
     file = write_lines(tmp_path / "in.jsonl", make_requests(12))
     words = ("submit", file, "--stage", "email", "--expires-in", "3h")
     before = await keys_in(cloud_redis, "batch:batch_*")
-    async with gate(cli, lambda job_input: job_input.get("operation") != "create", forwards_held=True) as way:
-        await killed_while_held(cli, way, *words)
+    async with gate(cli, creates_nothing, forwards_held=True) as way:
+        assert (await ended_while_held(cli, way, signal.SIGKILL, *words)).code == -signal.SIGKILL
 
     async def made() -> bool:
         return len(await keys_in(cloud_redis, "batch:batch_*")) > len(before)
@@ -304,6 +326,32 @@ async def test_killed_before_it_learnt_the_id_the_same_command_gives_the_same_ba
     assert again.code == 0, again.err
     new = {key for key in await keys_in(cloud_redis, "batch:batch_*") if key not in before}
     assert {key.split(":")[1] for key in new} == {again.out.strip()}
+
+
+async def test_killed_in_mid_upload_the_same_command_goes_on_and_makes_one_batch(
+    cli: Cli, cloud_redis: Upstash, tmp_path: Path
+) -> None:
+    # Three parts of 8 MB, of requests that the engine reads in moments.
+    requests = [{**request, "metadata": {"note": "x" * 400_000}} for request in make_requests(60)]
+    file, out = write_lines(tmp_path / "large.jsonl", requests), tmp_path / "out.jsonl"
+    words = ("submit", file, "--stage", "email", "-o", str(out))
+    before = await keys_in(cloud_redis, "batch:batch_*")
+
+    def is_first(job_input: dict[str, Any]) -> bool:
+        return job_input.get("operation") != "upload" or job_input["part"] == 0
+
+    async with gate(cli, is_first, forwards_held=False) as way:
+        assert (await ended_while_held(cli, way, signal.SIGKILL, *words)).code == -signal.SIGKILL
+        assert set(way.passed) <= {"upload", "look"}
+    assert await keys_in(cloud_redis, "batch:batch_*") == before
+
+    again = await cli(*words)
+    assert again.code == 0, again.err
+    assert "Uploaded 60 of 60 requests (100 %)" in again.err
+    assert [line["custom_id"] for line in read_lines(out)] == [request["custom_id"] for request in requests]
+    new = await keys_in(cloud_redis, "batch:batch_*") - before
+    assert {key.split(":")[1] for key in new} == {again.out.strip()}
+    assert (await cli("submit", file, "--stage", "email")).out == again.out
 
 
 def variant_of(offer: Offer) -> str:

@@ -92,12 +92,17 @@ function rowsOf(one: { model: Model; variant: string } & Load & ReturnType<typeo
   return [
     ['model', `${one.model} on 1 to ${maxWorkers} workers of ${worker}`],
     ['requests', grouped(one.requests)],
-    ['tokens in', `about ${grouped(one.inputTokens)}`],
+    ['tokens in', `about ${grouped(rounded(one.inputTokens))}`],
     ['tokens out', between(one.outputTokens, grouped)],
     ['time', between(one.seconds, clockText)],
     ['GPU cost', between(one.usd, dollars)],
     ['managed API', between(one.managedUsd, dollars)],
   ];
+}
+
+// A guess has no more digits.
+function rounded(value: number): number {
+  return Number(value.toPrecision(2));
 }
 
 function between({ low, high }: Range, shown: (value: number) => string): string {
