@@ -28,6 +28,7 @@ usage: ./build.sh VERB [arguments]
   soak       random batches under random faults, in virtual time, each run from its own seed
              [--runs N] [--seed S] [--scenario mixed|poison|bad-image]
   bench      measure throughput and overhead on the local cloud; prints lines of JSON  [--engine vllm]
+             (--large [--requests N] [--mb M]: one batch that goes in parts, through the Node adapter and back)
   images     build the three images  [--tag TAG] [--registry REGISTRY] [--base-image IMAGE] [--dry-run]
   push       build them and push them to their registry (same arguments; $TAG and $REGISTRY do as well)
   deploy     run them on RunPod: show a plan, apply it, wait for workers  [--dry-run] [--variant llama=fp8] [--help]
@@ -303,7 +304,10 @@ case $verb in
     set_up_python
     exec "$BIN/python" -m tests.soak "$@"
     ;;
-  bench) run_on_engine tests.bench "$@" ;;
+  bench)
+    [[ " $* " != *" --large "* ]] || set_up_node
+    run_on_engine tests.bench "$@"
+    ;;
   test) run_tests "$@" ;;
   test-vllm) test_vllm "$@" ;;
   smoke)

@@ -60,7 +60,7 @@ export class LlmBatchClient {
   /**
    * Submits a batch of any size. What does not fit into one call goes in parts as the requests are produced, three at a
    * time, and only then is the batch made; each call is resent under one key, so it is made once whatever happens on
-   * the way. Throws RequestTooLargeError for a request over 8 MB.
+   * the way. Throws RequestTooLargeError for a request over 4 MB.
    */
   async createBatch(
     stage: Stage | undefined,
@@ -91,7 +91,11 @@ export class LlmBatchClient {
     batchId: string,
     options: ResultsOptions = {},
   ): AsyncGenerator<BatchResult, void, void> {
-    for await (const page of this.#pages(batchId, options)) yield* page;
+    for await (const page of this.#pages(batchId, options)) {
+      // A result that was taken is let go at once: a reader holds what is still to come, not pages.
+      page.reverse();
+      for (let result = page.pop(); result !== undefined; result = page.pop()) yield result;
+    }
   }
 
   /**

@@ -3,7 +3,6 @@
 // Every operation is safe to repeat: reads change nothing, a create carries its idempotency key. So whatever is lost on
 // the way (a 524 of the edge, a dropped connection, a job that RunPod no longer knows) is simply sent again, and this
 // is the only layer that does so.
-import { Buffer } from 'node:buffer';
 import type { Clock } from './clock.js';
 import {
   isConnectionError,
@@ -17,6 +16,7 @@ import { countedOverBatch, type Part } from './parts.js';
 import { intervalMs, JOB_SCHEDULE } from './polling.js';
 import { retryDelayMs } from './retry.js';
 import {
+  bodyOf,
   errorOfHttp,
   errorOfJob,
   errorOfNonsense,
@@ -43,8 +43,6 @@ export interface TransportSettings {
 /** What one operation is called with, besides its input. */
 export interface OperationOptions {
   readonly signal?: AbortSignal | undefined;
-  /** The input's `requests`. */
-  readonly part?: Part | undefined;
   /** Limit for the operation where it is tighter than the settings' own. */
   readonly withinMs?: number;
   /** The output that a final error stands for if the reply to an earlier try was lost; undefined to throw the error. */
@@ -56,7 +54,8 @@ interface Call {
   readonly body: string | Uint8Array;
   readonly limitMs: number;
   readonly deadline: number;
-  readonly part: Part | undefined;
+  /** The place in the batch of the first request in the body. */
+  readonly first: number;
   readonly signal: AbortSignal | undefined;
 }
 
@@ -75,16 +74,29 @@ export class Transport {
   }
 
   /** The operation's output, or one of the errors of errors.ts after all retries. */
-  async call(
+  call(
     operation: Operation,
     input: Readonly<Record<string, unknown>>,
     options: OperationOptions = {},
   ): Promise<unknown> {
+    return this.#run(operation, bodyOf(operation, input), 0, options);
+  }
+
+  /** The same for an operation on a part. What an error says of `requests[i]` counts over the whole batch. */
+  callPart(operation: Operation, part: Part, options: OperationOptions = {}): Promise<unknown> {
+    return this.#run(operation, part.body, part.first, options);
+  }
+
+  async #run(
+    operation: Operation,
+    body: string | Uint8Array,
+    first: number,
+    options: OperationOptions,
+  ): Promise<unknown> {
     const { clock, operationTimeoutMs } = this.#settings;
-    const { part, signal } = options;
-    const body = bodyOf(operation, input, part);
     const limitMs = Math.min(options.withinMs ?? operationTimeoutMs, operationTimeoutMs);
-    const call = { operation, body, limitMs, deadline: clock.now() + limitMs, part, signal };
+    const deadline = clock.now() + limitMs;
+    const call = { operation, body, limitMs, deadline, first, signal: options.signal };
     const history = { replyLost: false };
     try {
       return await this.#callUntilFinal(call, history);
@@ -169,7 +181,7 @@ export class Transport {
     if (job === undefined) throw errorOfNonsense(call.operation, `not a RunPod job: ${this.#redact(body)}`);
     if (job.state === 'failed') {
       const error = errorOfJob(call.operation, job, (text) =>
-        countedOverBatch(this.#redact(text), call.part),
+        countedOverBatch(this.#redact(text), call.first),
       );
       if (isRetryable(error)) return gone(error);
       throw error;
@@ -219,14 +231,4 @@ export class Transport {
 
 function gone(error: LlmBatchError): Step {
   return { kind: 'fault', error, jobGone: true };
-}
-
-function bodyOf(
-  operation: Operation,
-  input: Readonly<Record<string, unknown>>,
-  part: Part | undefined,
-): string | Uint8Array {
-  const body = JSON.stringify({ input: { operation, ...input } });
-  if (part === undefined) return body;
-  return Buffer.concat([Buffer.from(`${body.slice(0, -2)},"requests":`), part.json, Buffer.from('}}')]);
 }

@@ -3,10 +3,11 @@
 // A part is resent by itself, under the upload's key and its own number, and any number of times: the service keeps it
 // once. Nothing of a batch runs before the create at the end, and an upload without one expires by itself.
 import { randomUUID } from 'node:crypto';
-import { cutParts, type Part } from './parts.js';
+import { cutParts, type Frame, type Part } from './parts.js';
 import { linkedAbort, unlessAborted } from './signals.js';
 import type { Transport } from './transport.js';
 import type { BatchRequest, CreateOptions, Stage } from './types.js';
+import { frameOf } from './wire.js';
 
 // Enough to hide the time between two calls; each holds a part.
 const PARTS_AT_ONCE = 3;
@@ -19,10 +20,11 @@ export async function submitBatch(
   options: CreateOptions,
 ): Promise<unknown> {
   options.signal?.throwIfAborted();
-  const parts = cutParts(requests);
   const { controller, unlink } = linkedAbort(options.signal);
+  const submission = new Submission(transport, stage, options, controller.signal);
+  const parts = cutParts(requests, submission.frame);
   try {
-    return await new Submission({ transport, stage, options, parts, signal: controller.signal }).run();
+    return await submission.send(parts);
   } catch (error) {
     controller.abort(error);
     throw error;
@@ -33,70 +35,77 @@ export async function submitBatch(
   }
 }
 
-interface Parcel {
-  readonly transport: Transport;
-  readonly stage: Stage | undefined;
-  readonly options: CreateOptions;
-  readonly parts: AsyncGenerator<Part, void, void>;
-  readonly signal: AbortSignal;
-}
+type Parts = AsyncGenerator<Part, void, void>;
 
 class Submission {
-  readonly #parcel: Parcel;
+  readonly #transport: Transport;
+  readonly #stage: Stage | undefined;
+  readonly #options: CreateOptions;
+  readonly #signal: AbortSignal;
   readonly #key: string;
   readonly #sent = { parts: 0, requests: 0, bytes: 0 };
 
-  constructor(parcel: Parcel) {
-    this.#parcel = parcel;
-    this.#key = parcel.options.uploadKey ?? parcel.options.idempotencyKey ?? randomUUID();
+  constructor(transport: Transport, stage: Stage, options: CreateOptions, signal: AbortSignal) {
+    this.#transport = transport;
+    this.#stage = stage;
+    this.#options = options;
+    this.#signal = signal;
+    this.#key = options.uploadKey ?? options.idempotencyKey ?? randomUUID();
   }
 
-  async run(): Promise<unknown> {
-    const { idempotencyKey } = this.#parcel.options;
-    const first = await this.#next();
-    if (first?.last) {
-      const output = await this.#create({ idempotency_key: idempotencyKey ?? this.#key }, first);
-      this.#note(first);
-      return output;
-    }
+  /** A batch of one part is created with it; more are uploaded. */
+  readonly frame: Frame = ({ number, last }) => {
+    if (last && number === 0)
+      return frameOf(
+        'create',
+        this.#createInput({ idempotency_key: this.#options.idempotencyKey ?? this.#key }),
+      );
+    const { expiresInS } = this.#options;
+    return frameOf('upload', {
+      upload: this.#key,
+      part: number,
+      stage: this.#stage,
+      expires_in_s: expiresInS,
+    });
+  };
+
+  async send(parts: Parts): Promise<unknown> {
+    const first = await this.#next(parts);
+    if (first?.last) return this.#sendPart('create', first);
     const senders = Array.from({ length: PARTS_AT_ONCE }, (_, n) =>
-      this.#sendParts(n === 0 ? first : undefined),
+      this.#sendAll(parts, n === 0 ? first : undefined),
     );
     await Promise.all(senders);
     const upload = {
       upload: this.#key,
       parts: this.#sent.parts,
-      idempotency_key: idempotencyKey,
+      idempotency_key: this.#options.idempotencyKey,
     };
-    return this.#create(upload);
+    return this.#transport.call('create', this.#createInput(upload), { signal: this.#signal });
   }
 
-  /** Takes parts and sends them until there are no more, so that as many are held as there are senders. */
-  async #sendParts(first: Part | undefined): Promise<void> {
-    const { transport, stage, options, signal } = this.#parcel;
-    const common = { upload: this.#key, stage, expires_in_s: options.expiresInS };
-    for (let part = first ?? (await this.#next()); part !== undefined; part = await this.#next()) {
-      await transport.call('upload', { ...common, part: part.number }, { part, signal });
-      this.#note(part);
+  /** Takes parts and uploads them until there are no more, so that as many are held as there are senders. */
+  async #sendAll(parts: Parts, first: Part | undefined): Promise<void> {
+    for (let part = first ?? (await this.#next(parts)); part !== undefined; part = await this.#next(parts)) {
+      await this.#sendPart('upload', part);
     }
   }
 
-  #create(what: Readonly<Record<string, unknown>>, part?: Part): Promise<unknown> {
-    const { transport, stage, options, signal } = this.#parcel;
-    const { priority, expiresInS, callbackUrl } = options;
-    const input = { stage, ...what, priority, expires_in_s: expiresInS, callback_url: callbackUrl };
-    return transport.call('create', input, { part, signal });
+  async #next(parts: Parts): Promise<Part | undefined> {
+    return (await unlessAborted(parts.next(), this.#signal)).value ?? undefined;
   }
 
-  async #next(): Promise<Part | undefined> {
-    const { parts, signal } = this.#parcel;
-    return (await unlessAborted(parts.next(), signal)).value ?? undefined;
-  }
-
-  #note(part: Part): void {
+  async #sendPart(operation: 'create' | 'upload', part: Part): Promise<unknown> {
+    const output = await this.#transport.callPart(operation, part, { signal: this.#signal });
     this.#sent.parts += 1;
     this.#sent.requests += part.requests;
-    this.#sent.bytes += part.json.length;
-    this.#parcel.options.onUpload?.({ ...this.#sent });
+    this.#sent.bytes += part.bytes;
+    this.#options.onUpload?.({ ...this.#sent });
+    return output;
+  }
+
+  #createInput(what: Readonly<Record<string, unknown>>): Readonly<Record<string, unknown>> {
+    const { priority, expiresInS, callbackUrl } = this.#options;
+    return { stage: this.#stage, ...what, priority, expires_in_s: expiresInS, callback_url: callbackUrl };
   }
 }

@@ -36,6 +36,16 @@ export interface Job {
   readonly error: unknown;
 }
 
+/** The body of a call. */
+export function bodyOf(operation: Operation, input: Readonly<Record<string, unknown>>): string {
+  return JSON.stringify({ input: { operation, ...input } });
+}
+
+/** The text before and after the list of requests in the body of a call that has one beside its `input`. */
+export function frameOf(operation: Operation, input: Readonly<Record<string, unknown>>): [string, string] {
+  return [`${bodyOf(operation, input).slice(0, -2)},"requests":`, '}}'];
+}
+
 type Fields = Readonly<Record<string, unknown>>;
 
 // An error page must not fill the caller's logs.

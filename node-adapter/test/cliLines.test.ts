@@ -7,6 +7,7 @@ import { type TestContext, test } from 'node:test';
 import { LINE_MAX_BYTES, parseLines, readBytes } from '../src/cli/lines.js';
 import { writeLines } from '../src/cli/output.js';
 import { RequestFile } from '../src/cli/requestFile.js';
+import { PART_MAX_BYTES } from '../src/parts.js';
 
 const SIGNAL = new AbortController().signal;
 
@@ -75,6 +76,19 @@ test('a custom_id that stands twice is refused with both lines', async (t) => {
   const file = await RequestFile.open(path, Readable.from([]), SIGNAL);
   await assert.rejects(file.check(undefined), (error: Error) =>
     error.message.endsWith('f.jsonl:3: custom_id: the same as in line 1'),
+  );
+});
+
+test('a request that no part can hold is refused before anything is sent', async (t) => {
+  const path = join(folderOf(t), 'f.jsonl');
+  writeFileSync(
+    path,
+    `${JSON.stringify(REQUEST)}\n${JSON.stringify({ ...REQUEST, note: 'x'.repeat(PART_MAX_BYTES) })}`,
+  );
+  const file = await RequestFile.open(path, Readable.from([]), SIGNAL);
+  await assert.rejects(
+    file.check(undefined),
+    /f\.jsonl:2: the request has 40\d+ bytes; one request may have 3999984/,
   );
 });
 

@@ -150,12 +150,12 @@ test('a request that no part can hold is a typed error that names it and the lim
   const { client, server } = await setUp(t, []);
   const large = requestOf('b');
   // Two bytes each: characters alone would pass.
-  large.params.messages = [{ role: 'user', content: 'é'.repeat(4_000_000) }];
+  large.params.messages = [{ role: 'user', content: 'é'.repeat(2_000_000) }];
   const error = await errorOf(client.createBatch('email', [requestOf('a'), large]));
   assert.ok(isRequestTooLargeError(error));
   assert.match(
     error.message,
-    /^Failed to create batch: 413 requests\[1\]: 80000\d\d bytes .* limit of 7999998 /,
+    /^Failed to create batch: 413 requests\[1\]: 40000\d\d bytes .* limit of 3999998 /,
   );
   assert.equal(error.status, 413);
   assert.equal(error.param, 'requests[1]');

@@ -4,12 +4,14 @@ import { isRequestTooLargeError } from '../src/errors.js';
 import { cutParts, PART_MAX_BYTES, type Part } from '../src/parts.js';
 import { errorOf } from './support/setup.js';
 
+const bare = () => ['', ''] as const;
+
 async function allParts(
   requests: Iterable<unknown> | AsyncIterable<unknown>,
   maxBytes?: number,
 ): Promise<Part[]> {
   const parts: Part[] = [];
-  for await (const part of cutParts(requests, maxBytes)) parts.push(part);
+  for await (const part of cutParts(requests, bare, maxBytes)) parts.push(part);
   return parts;
 }
 
@@ -23,12 +25,13 @@ const requests = Array.from({ length: 40 }, (_, n) => ({ custom_id: `${n}`, text
 for (const maxBytes of [67, 68, 100, 333, 1_000, 10_000]) {
   test(`parts of ${maxBytes} bytes hold every request once, in order, and none is larger`, async () => {
     const parts = await allParts(requests, maxBytes);
-    const lists = parts.map((part) => JSON.parse(part.json.toString('utf8')) as unknown[]);
+    const lists = parts.map((part) => JSON.parse(part.body.toString('utf8')) as unknown[]);
     assert.deepEqual(lists.flat(), requests);
     let first = 0;
     for (const [n, part] of parts.entries()) {
-      assert.ok(part.json.length <= maxBytes, `${part.json.length}`);
-      assert.equal(part.json.toString('utf8'), JSON.stringify(lists[n]), 'as JSON.stringify writes it');
+      assert.ok(part.bytes <= maxBytes, `${part.bytes}`);
+      assert.equal(part.body.length, part.bytes);
+      assert.equal(part.body.toString('utf8'), JSON.stringify(lists[n]), 'as JSON.stringify writes it');
       assert.deepEqual([part.number, part.first, part.requests], [n, first, lists[n]?.length]);
       assert.equal(part.last, n === parts.length - 1);
       first += part.requests;
@@ -45,7 +48,7 @@ test('a part is as full as it may be', async () => {
 
 test('an array, a generator and an async generator are cut alike', async () => {
   const cut = async (source: Iterable<unknown> | AsyncIterable<unknown>) =>
-    (await allParts(source, 333)).map((part) => part.json.toString('utf8'));
+    (await allParts(source, 333)).map((part) => part.body.toString('utf8'));
   const expected = await cut(requests);
   assert.deepEqual(await cut(requests.values()), expected);
   assert.deepEqual(await cut(oneByOne(requests)), expected);
@@ -54,7 +57,7 @@ test('an array, a generator and an async generator are cut alike', async () => {
 test('no requests are one empty part', async () => {
   const [part, ...more] = await allParts([]);
   assert.deepEqual(
-    [part?.json.toString('utf8'), part?.requests, part?.last, more.length],
+    [part?.body.toString('utf8'), part?.requests, part?.last, more.length],
     ['[]', 0, true, 0],
   );
 });
@@ -62,12 +65,12 @@ test('no requests are one empty part', async () => {
 test('a request of exactly the limit goes, and one byte more is an error with its place', async () => {
   const fits = { t: 'x'.repeat(PART_MAX_BYTES - '[{"t":""}]'.length) };
   const [part] = await allParts([fits]);
-  assert.equal(part?.json.length, PART_MAX_BYTES);
+  assert.equal(part?.body.length, PART_MAX_BYTES);
   const error = await errorOf(allParts([{ t: 'a' }, fits, { t: `${fits.t}x` }]));
   assert.ok(isRequestTooLargeError(error));
   assert.equal(error.param, 'requests[2]');
   assert.match(
     error.message,
-    /requests\[2\]: 7999999 bytes of JSON, over the limit of 7999998 for one request$/,
+    /requests\[2\]: 3999999 bytes of JSON, over the limit of 3999998 for one request$/,
   );
 });

@@ -32,7 +32,7 @@ function watched(requests: readonly BatchRequest[]) {
   return { seen, source: take() };
 }
 
-test('a batch over 8 MB goes in parts under one key, and is then created by reference to them', async (t) => {
+test('a batch over 4 MB goes in parts under one key, and is then created by reference to them', async (t) => {
   const service = new FakeUploads();
   const { client, server } = await setUp(t, (call) => service.answer(call));
   const batch = [...heavy(4), requestOf('small')];

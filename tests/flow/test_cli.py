@@ -331,7 +331,7 @@ async def test_killed_before_it_learnt_the_id_the_same_command_gives_the_same_ba
 async def test_killed_in_mid_upload_the_same_command_goes_on_and_makes_one_batch(
     cli: Cli, cloud_redis: Upstash, tmp_path: Path
 ) -> None:
-    # Three parts of 8 MB, of requests that the engine reads in moments.
+    # Some parts, of requests that the engine reads in moments.
     requests = [{**request, "metadata": {"note": "x" * 400_000}} for request in make_requests(60)]
     file, out = write_lines(tmp_path / "large.jsonl", requests), tmp_path / "out.jsonl"
     words = ("submit", file, "--stage", "email", "-o", str(out))

@@ -5,11 +5,13 @@ import json
 import os
 import subprocess
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.client import make_requests
+from tests.bench import large
+from tests.client import BatchClient, make_requests
 from tests.flow.cloud import FlowCloud
 from tests.flow.expected import assert_all_succeeded, assert_failed, assert_status_shape, counts, lifetime_s
 from tests.local_cloud.cloud import REPOSITORY
@@ -60,6 +62,20 @@ async def test_the_node_adapter_creates_waits_and_fetches_with_typed_errors(clou
     assert "Batch not yet complete" in saw["early"]["message"]
     assert saw["invalid"]["param"] == "requests[0].custom_id"
     assert_retried(saw["retried"], requests)
+
+
+@pytest.mark.usefixtures("built_adapter")
+async def test_a_batch_of_several_parts_goes_in_and_comes_out_through_the_adapter(
+    client: BatchClient, tmp_path: Path
+) -> None:
+    size, out = large.Size(requests=1_000, bytes=14 * large.MB), tmp_path / "results.jsonl"
+    figures = await large.measure(client, size, out, status_calls=3)
+    assert (figures["requests"], figures["parts"]) == (1_000, 4)
+    assert abs(figures["mb"] - 14) < 0.1
+    ids = [json.loads(line)["custom_id"] for line in out.read_text(encoding="utf-8").splitlines()]
+    assert ids == [f"lead_{n}_email" for n in range(1_000)]
+    sizes = [status["bytes"] for status in figures["statuses"].values()]
+    assert max(sizes) < 1.2 * min(sizes), "a status grows with its batch"
 
 
 def assert_retried(saw: Mapping[str, Any], requests: Sequence[Mapping[str, Any]]) -> None:

@@ -12,6 +12,7 @@ export type Fields = Readonly<Record<string, unknown>>;
 /** A line that is not empty; `number` counts all lines from 1. */
 export interface Line {
   readonly number: number;
+  readonly bytes: number;
   readonly value: Fields;
 }
 
@@ -46,7 +47,7 @@ export async function* parseLines(
   for await (const line of splitLines(name, bytes)) {
     number += 1;
     const text = decoded(decoder, line, name, number);
-    if (text.trim() !== '') yield { number, value: parsed(text, name, number) };
+    if (text.trim() !== '') yield { number, bytes: line.length, value: parsed(text, name, number) };
   }
 }
 

@@ -1,4 +1,5 @@
 // A file of requests, read twice: once to check it wholly before anything is sent, once to send it.
+import { Buffer } from 'node:buffer';
 import { createHash, type Hash } from 'node:crypto';
 import { createWriteStream } from 'node:fs';
 import { mkdtemp, rm } from 'node:fs/promises';
@@ -6,11 +7,17 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
+import { PART_MAX_BYTES } from '../parts.js';
 import type { BatchRequest } from '../types.js';
 import { InputError, UsageError } from './exit.js';
 import { ConversionError, type Policy, STRICT } from './fields.js';
 import { type Format, type Shape, shapeOf, toOurs } from './formats.js';
 import { type Fields, parseLines, readBytes } from './lines.js';
+
+// Converted or not, a request of a shorter line fits into a part.
+const LARGE_BYTES = PART_MAX_BYTES / 2;
+// What stands around the only request of a part.
+const FRAME_BYTES = 16;
 
 /** What the first reading found. `digest` is that of the file's bytes, as hexadecimal digits. */
 export interface Checked {
@@ -101,10 +108,12 @@ export class RequestFile {
 
   async *#read(hash: Hash, onChunk: (chunk: Buffer) => void) {
     const hashed = this.#hashed(hash, onChunk);
-    for await (const { number, value } of parseLines(this.name, hashed)) {
+    for await (const { number, bytes, value } of parseLines(this.name, hashed)) {
       this.#format ??= requestFormat(this.name, number, value);
       const shape: Shape = { format: this.#format, kind: 'requests' };
-      yield { number, request: inOurs(this.name, number, value, shape, STRICT) };
+      const request = inOurs(this.name, number, value, shape, STRICT);
+      if (bytes > LARGE_BYTES) checkSize(this.name, number, request);
+      yield { number, request };
     }
   }
 
@@ -122,6 +131,16 @@ function requestFormat(name: string, number: number, line: Fields): Format {
   if (shape?.kind === 'requests') return shape.format;
   const what = shape === undefined ? 'not a request' : 'a result, not a request';
   throw new InputError(name, number, `this is ${what}: custom_id and params (or body) are expected`);
+}
+
+function checkSize(name: string, number: number, request: Fields): void {
+  const bytes = Buffer.byteLength(JSON.stringify(request));
+  if (bytes <= PART_MAX_BYTES - FRAME_BYTES) return;
+  throw new InputError(
+    name,
+    number,
+    `the request has ${bytes} bytes; one request may have ${PART_MAX_BYTES - FRAME_BYTES}`,
+  );
 }
 
 /** A line in our format, or InputError that names the line and the field. */

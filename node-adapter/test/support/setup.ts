@@ -30,7 +30,7 @@ export function requestOf(customId: string): BatchRequest {
 
 /** A request that fills a part by itself. */
 export function heavyRequest(customId: string): BatchRequest {
-  return { custom_id: customId, params: { messages: [{ role: 'user', content: 'x'.repeat(5_000_000) }] } };
+  return { custom_id: customId, params: { messages: [{ role: 'user', content: 'x'.repeat(2_500_000) }] } };
 }
 
 export function statusOf(status: BatchStatus['processing_status'], succeeded = 0, total = 2): BatchStatus {
