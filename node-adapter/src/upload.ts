@@ -45,7 +45,7 @@ class Submission {
   readonly #key: string;
   readonly #sent = { parts: 0, requests: 0, bytes: 0 };
 
-  constructor(transport: Transport, stage: Stage, options: CreateOptions, signal: AbortSignal) {
+  constructor(transport: Transport, stage: Stage | undefined, options: CreateOptions, signal: AbortSignal) {
     this.#transport = transport;
     this.#stage = stage;
     this.#options = options;
