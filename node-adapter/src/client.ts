@@ -63,7 +63,7 @@ export class LlmBatchClient {
    * the way. Throws RequestTooLargeError for a request over 4 MB.
    */
   async createBatch(
-    stage: Stage,
+    stage: Stage | undefined,
     requests: Iterable<BatchRequest> | AsyncIterable<BatchRequest>,
     options: CreateOptions = {},
   ): Promise<{ id: string }> {

@@ -15,7 +15,7 @@ const PARTS_AT_ONCE = 3;
 /** Submits the batch; gives the output of the create. The first error stops what is on the way. */
 export async function submitBatch(
   transport: Transport,
-  stage: Stage,
+  stage: Stage | undefined,
   requests: Iterable<BatchRequest> | AsyncIterable<BatchRequest>,
   options: CreateOptions,
 ): Promise<unknown> {
@@ -39,13 +39,13 @@ type Parts = AsyncGenerator<Part, void, void>;
 
 class Submission {
   readonly #transport: Transport;
-  readonly #stage: Stage;
+  readonly #stage: Stage | undefined;
   readonly #options: CreateOptions;
   readonly #signal: AbortSignal;
   readonly #key: string;
   readonly #sent = { parts: 0, requests: 0, bytes: 0 };
 
-  constructor(transport: Transport, stage: Stage, options: CreateOptions, signal: AbortSignal) {
+  constructor(transport: Transport, stage: Stage | undefined, options: CreateOptions, signal: AbortSignal) {
     this.#transport = transport;
     this.#stage = stage;
     this.#options = options;
