@@ -36,7 +36,7 @@ import anyio
 __all__ = ["AsyncRunPodTransport", "RunPodTransport", "async_http_client", "http_client"]
 
 # Quoted inside a job's input a part at most doubles: under RunPod's 20 MB for one call.
-PART_MAX_BYTES = 8_000_000
+PART_MAX_BYTES = 4_000_000
 BODY_MAX_BYTES = 20_000_000
 PARTS_AT_ONCE = 3
 # RunPod's edge cuts a call at about 100 s and the job's id is lost with it: never ask to be held that long.

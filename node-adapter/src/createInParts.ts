@@ -1,14 +1,8 @@
 // A create too large for one call: its requests go up in parts, then the batch is created by reference to them.
 import { createHash } from 'node:crypto';
 import { errorAnswer, type HttpAnswer, type HttpOperation, type HttpRequest } from './httpOperation.js';
-import {
-  byReference,
-  findRequests,
-  MalformedJson,
-  PART_MAX_BYTES,
-  type Part,
-  partsOf,
-} from './requestParts.js';
+import { PART_MAX_BYTES } from './parts.js';
+import { byReference, findRequests, MalformedJson, type Part, partsOf } from './requestParts.js';
 
 const PARTS_AT_ONCE = 3;
 

@@ -55,7 +55,7 @@ export {
   streamBatchResults,
   waitForBatch,
 } from './llmAdapter.js';
-export { type RunpodFetchOptions, runpodFetch } from './runpodFetch.js';
+export { PART_MAX_BYTES } from './parts.js';
 export {
   type AnthropicClient,
   AnthropicRouter,
@@ -82,7 +82,7 @@ export {
   type Side,
   type SideReport,
 } from './rollout.js';
-export { PART_MAX_BYTES } from './parts.js';
+export { type RunpodFetchOptions, runpodFetch } from './runpodFetch.js';
 export type {
   BatchCounts,
   BatchError,

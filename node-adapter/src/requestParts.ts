@@ -2,9 +2,6 @@
 // objects it would take many times that.
 import { Buffer } from 'node:buffer';
 
-/** The most bytes of JSON text in one part. Quoted inside a job's input it at most doubles: under RunPod's 20 MB. */
-export const PART_MAX_BYTES = 8_000_000;
-
 /** The text is not the JSON that it should be. */
 export class MalformedJson extends Error {}
 

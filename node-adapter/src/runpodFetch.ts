@@ -20,7 +20,7 @@ import {
   HttpOperation,
   type HttpRequest,
 } from './httpOperation.js';
-import { PART_MAX_BYTES } from './requestParts.js';
+import { PART_MAX_BYTES } from './parts.js';
 import { Transport } from './transport.js';
 import { errorOfHttp, errorOfNonsense } from './wire.js';
 
