@@ -3,6 +3,7 @@
 // Every operation is safe to repeat: reads change nothing, a create carries its idempotency key. So whatever is lost on
 // the way (a 524 of the edge, a dropped connection, a job that RunPod no longer knows) is simply sent again, and this
 // is the only layer that does so.
+import { Buffer } from 'node:buffer';
 import type { Clock } from './clock.js';
 import {
   isConnectionError,
@@ -10,6 +11,7 @@ import {
   isServerError,
   type LlmBatchError,
   RequestTimeoutError,
+  RequestTooLargeError,
 } from './errors.js';
 import { type HttpAnswer, sendHttp } from './http.js';
 import { countedOverBatch, type Part } from './parts.js';
@@ -24,6 +26,9 @@ import {
   type Operation,
   parseJob,
 } from './wire.js';
+
+// RunPod's limit for the body of a /runsync call.
+const MAX_BODY_BYTES = 20_000_000;
 
 // RunPod's edge cuts a call at about 100 s and the job's id is lost with it: never ask to be held that long.
 const MAX_HOLD_MS = 60_000;
@@ -79,7 +84,7 @@ export class Transport {
     input: Readonly<Record<string, unknown>>,
     options: OperationOptions = {},
   ): Promise<unknown> {
-    return this.#run(operation, bodyOf(operation, input), 0, options);
+    return this.#run(operation, checkedSize(operation, bodyOf(operation, input)), 0, options);
   }
 
   /** The same for an operation on a part. What an error says of `requests[i]` counts over the whole batch. */
@@ -231,4 +236,11 @@ export class Transport {
 
 function gone(error: LlmBatchError): Step {
   return { kind: 'fault', error, jobGone: true };
+}
+
+function checkedSize(operation: Operation, body: string): string {
+  const bytes = Buffer.byteLength(body);
+  if (bytes <= MAX_BODY_BYTES) return body;
+  const message = `${FAILURE_PREFIX[operation]}: 413 the call has ${bytes} bytes, over RunPod's limit of ${MAX_BODY_BYTES} (20 MB) for one call`;
+  throw new RequestTooLargeError(message, { status: 413, type: 'request_too_large' });
 }

@@ -351,7 +351,7 @@ test('a page that names itself as the next one ends the body with an error', asy
 
 // ---- large creates -------------------------------------------------------------------------------------------
 
-const REQUESTS = Array.from({ length: 30 }, (_, n) => ({ custom_id: `r${n}`, text: 'x'.repeat(900_000) }));
+const REQUESTS = Array.from({ length: 30 }, (_, n) => ({ custom_id: `r${n}`, text: 'x'.repeat(450_000) }));
 // Four parts: 8 requests each, 6 in the last.
 const LARGE = JSON.stringify({ requests: REQUESTS, note: 'kept' });
 const PART = /^\/v1\/messages\/batches\/uploads\/([0-9a-f]{64})\/(\d+)$/;

@@ -113,7 +113,11 @@ def test_a_line_that_succeeded_has_its_text_and_usage() -> None:
     assert succeeded_line("a", "m", "text", 3, 4) == {
         "custom_id": "a",
         "status": "succeeded",
-        "message": {"content": [{"type": "text", "text": "text"}]},
+        "message": {
+            "content": [{"type": "text", "text": "text"}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+        },
         "usage": {"input_tokens": 3, "output_tokens": 4},
         "error": None,
         "model": "m",
