@@ -23,6 +23,14 @@ Job = dict[str, Any]
 Value = TypeVar("Value")
 
 
+class _Output(dict[str, Any]):
+    """What a job gives. The SDK writes every output into texts for its log, whatever the log's level: of a large page
+    that takes as long as the page does."""
+
+    def __repr__(self) -> str:
+        return f"<output: {', '.join(self)}>"
+
+
 def configured(build: Callable[[], Value]) -> Value:
     """What `build` makes of the settings. Wrong ones end the process: exit code 2, every fault on stderr."""
     try:
@@ -50,7 +58,7 @@ def serve(work: Callable[[Job], Awaitable[dict[str, Any]]], concurrency: int, dr
     async def handle(job: Job) -> dict[str, Any]:
         drain.handle(str(job.get("id")))
         try:
-            return await work(job)
+            return _Output(await work(job))
         except Exception as error:  # noqa: BLE001 - the edge: RunPod gets every error in our form
             return _error(job, error)
 

@@ -150,3 +150,10 @@ def test_a_deployment_tunes_its_cards_and_adds_stages() -> None:
     assert (card.slots, card.shard_requests, settings.cards["llama-70b"].slots) == (256, 64, 18)
     assert settings.stages["summary"] == "mistral"
     assert settings.stages["polish"] == "llama-70b"
+
+
+@pytest.mark.parametrize(("name", "most"), [("MAX_REQUESTS", 1_000_000), ("MAX_BATCH_BYTES", 2 * 1024**3)])
+def test_a_batch_may_hold_no_more_than_the_service_was_made_for(name: str, most: int) -> None:
+    load_settings({**ENV, name: str(most)}, CARDS)
+    with pytest.raises(ConfigError, match=f"{name} must be a number, at least 1 and at most {most:,}"):
+        load_settings({**ENV, name: str(most + 1)}, CARDS)
