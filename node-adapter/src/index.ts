@@ -72,6 +72,7 @@ export type {
   Breaker,
   CallOptions,
   ClientOptions,
+  ContentBlock,
   CreateOptions,
   DeletedBatch,
   EndpointHealth,
@@ -88,5 +89,9 @@ export type {
   RetryOptions,
   Stage,
   TextBlock,
+  Tool,
+  ToolChoice,
+  ToolResultBlock,
+  ToolUseBlock,
   WaitOptions,
 } from './types.js';

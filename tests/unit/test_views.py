@@ -6,7 +6,8 @@ from dataclasses import asdict
 from shared.core.lifecycle import BatchPhase, ShardState
 from shared.core.sharding import ModelPlan
 from shared.core.shards import BatchRecord, ShardRecord
-from shared.core.views import absent_line, failed_line, iso, status_view, succeeded_line
+from shared.core.tools import ToolCall
+from shared.core.views import absent_line, failed_line, iso, message_view, status_view, succeeded_line
 
 PLANS = [ModelPlan("mistral", 1, 2, 5, [(3, 1), (2, 1)]), ModelPlan("llama-70b", 0, 1, 5, [(5, 1)])]
 
@@ -116,8 +117,33 @@ def test_a_line_that_succeeded_has_its_text_and_usage() -> None:
     assert succeeded_line("a", "m", "text", 3, 4) == {
         "custom_id": "a",
         "status": "succeeded",
-        "message": {"content": [{"type": "text", "text": "text"}]},
+        "message": {
+            "content": [{"type": "text", "text": "text"}],
+            "stop_reason": "end_turn",
+            "stop_sequence": None,
+        },
         "usage": {"input_tokens": 3, "output_tokens": 4},
         "error": None,
         "model": "m",
     }
+
+
+CALL = ToolCall("toolu_1", "rate", {"score": 3})
+CALL_BLOCK = {"type": "tool_use", "id": "toolu_1", "name": "rate", "input": {"score": 3}}
+
+
+def test_a_message_without_a_call_is_one_text_which_may_be_empty() -> None:
+    assert message_view("", stop_reason="stop_sequence", stop_sequence="END") == {
+        "content": [{"type": "text", "text": ""}],
+        "stop_reason": "stop_sequence",
+        "stop_sequence": "END",
+    }
+
+
+def test_a_message_with_calls_has_a_text_only_where_there_is_one() -> None:
+    assert message_view("", [CALL], "tool_use")["content"] == [CALL_BLOCK]
+    assert message_view("Well.", [CALL, CALL], "tool_use")["content"] == [
+        {"type": "text", "text": "Well."},
+        CALL_BLOCK,
+        CALL_BLOCK,
+    ]
