@@ -131,6 +131,11 @@ async def keys_in(redis: Upstash, pattern: str = "*") -> set[str]:
             return found
 
 
+def records_of(batch_id: str) -> set[str]:
+    """The keys of a batch's records in Redis, once a shard was handed out."""
+    return {f"batch:{batch_id}{part}" for part in ("", ":plan", ":shards")}
+
+
 async def count_jobs(client: BatchClient, endpoint: str, *states: str) -> int:
     jobs: Mapping[str, int] = (await client.control("/stats"))["jobs"][endpoint]
     return sum(jobs[state] for state in states)

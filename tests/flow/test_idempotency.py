@@ -6,7 +6,7 @@ import pytest
 
 from shared.adapters.upstash import Upstash
 from tests.client import BatchClient, OperationFailed, make_requests
-from tests.flow.cloud import keys_in
+from tests.flow.cloud import keys_in, records_of
 from tests.flow.expected import assert_all_succeeded
 
 REQUESTS = make_requests(12)
@@ -45,7 +45,7 @@ async def test_twenty_creates_at_once_with_one_key_make_one_batch(
     assert len({batch["id"] for batch in created}) == 1
     await client.wait(created[0]["id"])
     made = await keys_in(cloud_redis, "batch:*") - before
-    assert made == {f"batch:{created[0]['id']}", f"batch:{created[0]['id']}:shards"}
+    assert made == records_of(created[0]["id"])
     assert_all_succeeded(await client.lines(created[0]["id"]), REQUESTS)
 
 

@@ -8,7 +8,7 @@ import pytest
 from shared.adapters.upstash import Upstash
 from shared.core.structured import schema_format
 from tests.client import BatchClient, OperationFailed, make_requests
-from tests.flow.cloud import FACTS, FlowCloud, connected, keys_in
+from tests.flow.cloud import FACTS, FlowCloud, connected, keys_in, records_of
 from tests.flow.expected import (
     assert_failed,
     assert_status_shape,
@@ -124,11 +124,7 @@ async def test_ten_retries_at_once_make_one_batch(
     retry = made[0]["id"]
     assert made == [{"id": retry}] * 10
     await client.wait(retry)
-    assert await keys_in(cloud_redis, "batch:*") - before == {
-        f"batch:{retry}",
-        f"batch:{retry}:plan",
-        f"batch:{retry}:shards",
-    }
+    assert await keys_in(cloud_redis, "batch:*") - before == records_of(retry)
     assert await client.call("retry_failed", id=first) == {"id": retry}, "also after its end"
     assert [line["custom_id"] for line in await client.lines(retry)] == [
         request["custom_id"] for request in requests[::3]

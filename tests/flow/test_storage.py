@@ -10,7 +10,7 @@ from shared.adapters.upstash import Upstash
 from shared.config import load_settings
 from shared.wiring import build_service
 from tests.client import BatchClient, OperationFailed, make_requests
-from tests.flow.cloud import FlowCloud, eventually, keys_in
+from tests.flow.cloud import FlowCloud, eventually, keys_in, records_of
 from tests.flow.expected import assert_all_succeeded, watch
 
 DAY_MS = 24 * 3600 * 1000
@@ -130,6 +130,6 @@ async def test_after_a_run_every_key_in_redis_expires(client: BatchClient, cloud
     lives_ms = await eventually(lives, "every key has an end of life")
     assert f"batch:{created['id']}" in lives_ms
     # What belongs to a batch lives until its results may go; nothing lives on for months.
-    for key in (f"batch:{created['id']}", f"batch:{created['id']}:shards", "idem:expiring"):
+    for key in (*records_of(created["id"]), "idem:expiring"):
         assert 1.9 * DAY_MS < lives_ms[key] <= 2 * DAY_MS, key
     assert max(lives_ms.values()) <= 60 * DAY_MS
