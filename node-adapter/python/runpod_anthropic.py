@@ -602,8 +602,12 @@ class RunPodTransport(_Transport):
         try:
             if not create.stopped:
                 with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-                    for sent in [pool.submit(self._upload, create) for _ in range(PARTS_AT_ONCE)]:
-                        sent.result()
+                    try:
+                        for sent in [pool.submit(self._upload, create) for _ in range(PARTS_AT_ONCE)]:
+                            sent.result()
+                    finally:
+                        # The pool waits for its threads: after Ctrl-C only for the calls on the way.
+                        create.stopped = True
             answer = self._run(create.finish())
         finally:
             end(answer)

@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import re
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import runpod_anthropic
 from runpod_anthropic import (
     AsyncRunPodTransport,
     CreateKeys,
@@ -428,6 +430,32 @@ def test_a_part_without_any_answer_ends_the_create_with_the_classes_of_httpx(wor
     with pytest.raises(httpx.ReadError):
         runpod.create(LARGE)
     assert {asked["method"] for asked in runpod.inputs} == {"PUT"}
+
+
+def test_an_interrupted_create_sends_no_further_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runpod_anthropic, "PART_MAX_BYTES", 1_000)
+    interrupted = threading.Event()
+
+    def interrupt(_: int, __: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    def script(_: Mapping[str, Any], number: int) -> Reply:
+        if number == 100:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        return answered(200)
+
+    parts = 1_000
+    body = json.dumps({"requests": [{"custom_id": f"r{n}", "text": "x" * 900} for n in range(parts)]})
+    runpod = World("sync", script)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runpod.create(body)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert interrupted.is_set()
+    assert len(runpod.calls) < parts
 
 
 def test_the_sdks_retry_of_a_large_create_sends_the_same_parts(world: Worlds) -> None:
