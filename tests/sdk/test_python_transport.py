@@ -159,6 +159,12 @@ def test_a_request_travels_whole_and_its_answer_comes_back_whole(world: Worlds) 
     assert str(runpod.calls[0].url) == "https://runpod.test/v2/ep/runsync?wait=60000"
 
 
+def test_an_id_stays_one_segment_of_the_path(world: Worlds) -> None:
+    runpod = world([answered(404)])
+    runpod.send("GET", f"{BATCHES}/batch_1%2Fresults?limit=5")
+    assert runpod.inputs[0]["path"] == f"{BATCHES}/batch_1%2Fresults"
+
+
 def test_the_sdks_credentials_go_nowhere_and_runpods_key_to_the_batch_endpoint_only(world: Worlds) -> None:
     runpod = world(lambda _, __: answered(200))
     for name in ("authorization", "x_api_key", "cookie", "proxy_authorization", "x_mine"):
