@@ -515,7 +515,7 @@ class _Transport:
         return Request(
             method=request.method,
             # The client's base URL may have a path of its own.
-            path=path[max(0, path.find("/v1/")) :],
+            path=path[max(0, path.rfind("/v1/")) :],
             query=dict(url.params),
             headers={**headers, "host": host, "x-forwarded-proto": url.scheme},
             body=body,

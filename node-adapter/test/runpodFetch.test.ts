@@ -122,6 +122,13 @@ test("a path of the base URL's own is left out", async (t) => {
   assert.equal(headersOf(server.calls[0])['x-forwarded-proto'], 'http');
 });
 
+test("the base URL's path may have a version of its own", async (t) => {
+  const { fetch, server } = await setUp(t, () => answered(200, {}));
+  await fetch('https://gateway.test/v1/account/anthropic/v1/messages/batches', create('{"requests":[]}'));
+  assert.equal(server.calls[0]?.input['path'], '/v1/messages/batches');
+  assert.notEqual(keyOf(server.calls[0]), 'undefined');
+});
+
 test('a Request object and a body that is no text are read like the rest', async (t) => {
   const { fetch, server } = await setUp(t, () => answered(200, {}));
   await fetch(new Request(BATCHES, { method: 'POST', body: '{"requests":["ü"]}' }));

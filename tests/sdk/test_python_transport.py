@@ -165,6 +165,13 @@ def test_an_id_stays_one_segment_of_the_path(world: Worlds) -> None:
     assert runpod.inputs[0]["path"] == f"{BATCHES}/batch_1%2Fresults"
 
 
+def test_the_path_of_the_clients_base_url_may_have_a_version_of_its_own(world: Worlds) -> None:
+    runpod = world([answered(200)])
+    runpod.send("POST", f"https://gateway.test/v1/account/anthropic{BATCHES}", "{}")
+    assert runpod.inputs[0]["path"] == BATCHES
+    assert runpod.keys
+
+
 def test_the_sdks_credentials_go_nowhere_and_runpods_key_to_the_batch_endpoint_only(world: Worlds) -> None:
     runpod = world(lambda _, __: answered(200))
     for name in ("authorization", "x_api_key", "cookie", "proxy_authorization", "x_mine"):
