@@ -183,6 +183,16 @@ test('a request that the service refuses is named by its line', async (t) => {
   assert.match(err, /requests\.jsonl:3: .*at most 8192 for llama-70b\n$/);
 });
 
+test('metrics are a row a figure', async (t) => {
+  const metrics = [
+    { name: 'queue_batches', labels: { model: 'mistral' }, value: 3 },
+    { name: 'batches_open', labels: {}, value: 7 },
+  ];
+  const { cli } = await session(t, { script: [completed({ metrics, prometheus: '# HELP many lines' })] });
+  const { out } = await cli('metrics');
+  assert.equal(out, '  queue_batches{model="mistral"}  3\n  batches_open                    7\n');
+});
+
 test('results that are cut leave nothing behind, and the exit code says why', async (t) => {
   let looks = 0;
   const script = () => {
