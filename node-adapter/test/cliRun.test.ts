@@ -1,5 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
@@ -191,6 +202,20 @@ test('metrics are a row a figure', async (t) => {
   const { cli } = await session(t, { script: [completed({ metrics, prometheus: '# HELP many lines' })] });
   const { out } = await cli('metrics');
   assert.equal(out, '  queue_batches{model="mistral"}  3\n  batches_open                    7\n');
+});
+
+test('results go into a pipe or a device as it is, and never take its place', async (t) => {
+  const results = [{ custom_id: 'a', status: 'succeeded', message: null, usage: null, error: null }];
+  const { folder, cli } = await session(t, { script: [completed({ results, next_page: null })] });
+  const pipe = join(folder, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  // Open for both, so that no write waits for a reader.
+  const reader = openSync(pipe, 'r+');
+  t.after(() => closeSync(reader));
+  assert.equal((await cli('results', BATCH_ID, '-o', pipe)).code, 0);
+  assert.ok(statSync(pipe).isFIFO());
+  const read = Buffer.alloc(1000);
+  assert.equal(read.toString('utf8', 0, readSync(reader, read)), `${JSON.stringify(results[0])}\n`);
 });
 
 test('results that are cut leave nothing behind, and the exit code says why', async (t) => {
