@@ -194,6 +194,19 @@ test('a request that the service refuses is named by its line', async (t) => {
   assert.match(err, /requests\.jsonl:3: .*at most 8192 for llama-70b\n$/);
 });
 
+test('a time limit that is none is refused before a batch is made', async (t) => {
+  const { calls, file, cli } = await session(t);
+  for (const argv of [
+    ['submit', file, '--stage', 'email'],
+    ['retry-failed', BATCH_ID],
+  ]) {
+    const { code, err } = await cli(...argv, '--watch', '--timeout', '5x');
+    assert.equal(code, 2);
+    assert.match(err, /--timeout must be a duration/);
+  }
+  assert.deepEqual(operations(calls), []);
+});
+
 test('metrics are a row a figure', async (t) => {
   const metrics = [
     { name: 'queue_batches', labels: { model: 'mistral' }, value: 3 },
