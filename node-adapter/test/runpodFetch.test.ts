@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { inspect } from 'node:util';
 import { isConfigurationError, isConnectionError, isServerError } from '../src/errors.js';
 import { type RunpodFetchOptions, runpodFetch } from '../src/runpodFetch.js';
 import { FakeClock } from './support/fakeClock.js';
@@ -260,8 +261,10 @@ test('an abort ends a call in flight', async (t) => {
   assert.equal((await errorOf(fetch(BATCHES, { signal: controller.signal }))).name, 'AbortError');
 });
 
-for (const options of [{ batchUrl: 'nonsense' }, { apiKey: '' }, { apiKey: 'a\nb' }]) {
-  test(`unusable options are refused at once: ${JSON.stringify(options)}`, () => {
+// From JavaScript a variable that is not set comes as undefined.
+const UNSET = { apiKey: undefined } as unknown as Partial<RunpodFetchOptions>;
+for (const options of [{ batchUrl: 'nonsense' }, { apiKey: '' }, { apiKey: 'a\nb' }, UNSET]) {
+  test(`unusable options are refused at once: ${inspect(options)}`, () => {
     const usable = { batchUrl: 'https://api.runpod.ai/v2/x', apiKey: API_KEY };
     assert.throws(() => runpodFetch({ ...usable, ...options }), isConfigurationError);
   });
