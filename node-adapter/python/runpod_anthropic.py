@@ -506,6 +506,8 @@ class _Transport:
 
     def _request_of(self, request: Any, body: bytes) -> Request:
         url = request.url
+        # As it was sent: an id with a slash in it stays one segment.
+        path = url.raw_path.split(b"?")[0].decode("ascii")
         headers = {name: value for name, value in request.headers.items() if FORWARDED.fullmatch(name)}
         host = url.host if url.port is None else f"{url.host}:{url.port}"
         read_s = (request.extensions.get("timeout") or {}).get("read")
@@ -513,7 +515,7 @@ class _Transport:
         return Request(
             method=request.method,
             # The client's base URL may have a path of its own.
-            path=url.path[max(0, url.path.find("/v1/")) :],
+            path=path[max(0, path.rfind("/v1/")) :],
             query=dict(url.params),
             headers={**headers, "host": host, "x-forwarded-proto": url.scheme},
             body=body,
@@ -602,8 +604,12 @@ class RunPodTransport(_Transport):
         try:
             if not create.stopped:
                 with ThreadPoolExecutor(PARTS_AT_ONCE) as pool:
-                    for sent in [pool.submit(self._upload, create) for _ in range(PARTS_AT_ONCE)]:
-                        sent.result()
+                    try:
+                        for sent in [pool.submit(self._upload, create) for _ in range(PARTS_AT_ONCE)]:
+                            sent.result()
+                    finally:
+                        # The pool waits for its threads: after Ctrl-C only for the calls on the way.
+                        create.stopped = True
             answer = self._run(create.finish())
         finally:
             end(answer)

@@ -259,7 +259,8 @@ export function checkedUrl(baseUrl: string): string {
 
 /** The key, trimmed. Throws ConfigurationError. */
 export function checkedKey(apiKey: string): string {
-  const key = apiKey.trim();
+  // An environment variable that is not set comes as undefined from JavaScript.
+  const key = String(apiKey ?? '').trim();
   // A key with a line break in it makes fetch throw an error that quotes the whole header: refuse it here, unquoted.
   if (/^[\x21-\x7e]+$/.test(key)) return key;
   throw new ConfigurationError('The API key is empty or has characters that no key has', 'apiKey');

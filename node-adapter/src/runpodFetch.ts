@@ -165,7 +165,7 @@ async function callOf(input: Parameters<typeof globalThis.fetch>[0], init: Reque
   const request = {
     method: (init.method ?? given?.method ?? 'GET').toUpperCase(),
     // The client's base URL may have a path of its own.
-    path: url.pathname.slice(Math.max(0, url.pathname.indexOf('/v1/'))),
+    path: url.pathname.slice(Math.max(0, url.pathname.lastIndexOf('/v1/'))),
     query: Object.fromEntries(url.searchParams),
     headers: forwarded(headers, url),
     ...(body === null ? {} : { body: typeof body === 'string' ? body : await new Response(body).text() }),

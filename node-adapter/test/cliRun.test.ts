@@ -1,5 +1,16 @@
 import assert from 'node:assert/strict';
-import { mkdtempSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import {
+  closeSync,
+  mkdtempSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  readSync,
+  rmSync,
+  statSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { Readable, Writable } from 'node:stream';
@@ -181,6 +192,43 @@ test('a request that the service refuses is named by its line', async (t) => {
   const { code, err } = await cli('submit', file, '--stage', 'polish');
   assert.equal(code, 2);
   assert.match(err, /requests\.jsonl:3: .*at most 8192 for llama-70b\n$/);
+});
+
+test('a time limit that is none is refused before a batch is made', async (t) => {
+  const { calls, file, cli } = await session(t);
+  for (const argv of [
+    ['submit', file, '--stage', 'email'],
+    ['retry-failed', BATCH_ID],
+  ]) {
+    const { code, err } = await cli(...argv, '--watch', '--timeout', '5x');
+    assert.equal(code, 2);
+    assert.match(err, /--timeout must be a duration/);
+  }
+  assert.deepEqual(operations(calls), []);
+});
+
+test('metrics are a row a figure', async (t) => {
+  const metrics = [
+    { name: 'queue_batches', labels: { model: 'mistral' }, value: 3 },
+    { name: 'batches_open', labels: {}, value: 7 },
+  ];
+  const { cli } = await session(t, { script: [completed({ metrics, prometheus: '# HELP many lines' })] });
+  const { out } = await cli('metrics');
+  assert.equal(out, '  queue_batches{model="mistral"}  3\n  batches_open                    7\n');
+});
+
+test('results go into a pipe or a device as it is, and never take its place', async (t) => {
+  const results = [{ custom_id: 'a', status: 'succeeded', message: null, usage: null, error: null }];
+  const { folder, cli } = await session(t, { script: [completed({ results, next_page: null })] });
+  const pipe = join(folder, 'pipe');
+  execFileSync('mkfifo', [pipe]);
+  // Open for both, so that no write waits for a reader.
+  const reader = openSync(pipe, 'r+');
+  t.after(() => closeSync(reader));
+  assert.equal((await cli('results', BATCH_ID, '-o', pipe)).code, 0);
+  assert.ok(statSync(pipe).isFIFO());
+  const read = Buffer.alloc(1000);
+  assert.equal(read.toString('utf8', 0, readSync(reader, read)), `${JSON.stringify(results[0])}\n`);
 });
 
 test('results that are cut leave nothing behind, and the exit code says why', async (t) => {

@@ -148,6 +148,28 @@ test('a copy that fails is counted, and nobody else hears of it', async () => {
   assert.equal(await router.compareShadows(), 0);
 });
 
+test('a comparison that failed half way, or that runs twice, counts no pair twice', async () => {
+  const { router, remote, comparison, endAll } = setUp({ localPercent: 0, shadowPercent: 100 });
+  await router.createBatch('email', REQUESTS);
+  await router.createBatch('email', REQUESTS);
+  await router.settled();
+  endAll();
+  const stream = remote.streamBatchResults.bind(remote);
+  let reads = 0;
+  remote.streamBatchResults = async function* (id) {
+    reads += 1;
+    if (reads === 2) {
+      yield* [(await stream(id).next()).value as BatchResult];
+      throw new Error('cut');
+    }
+    yield* stream(id);
+  };
+  await assert.rejects(router.compareShadows(), /cut/);
+  assert.deepEqual(await Promise.all([router.compareShadows(), router.compareShadows()]), [0, 0]);
+  const { both, neither } = comparison.report().pairs;
+  assert.deepEqual([both, neither], [198, 2]);
+});
+
 test('while the flag is off no copy is made', async () => {
   const { router, local } = setUp({ localPercent: 0, shadowPercent: 100, enabled: () => false });
   await router.createBatch('email', REQUESTS);

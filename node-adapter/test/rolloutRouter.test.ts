@@ -8,7 +8,7 @@ import {
   isWaitTimeoutError,
   ServerError,
 } from '../src/errors.js';
-import { BatchRouter, type BatchRouterOptions, route } from '../src/rollout.js';
+import { BatchRouter, type BatchRouterOptions, Comparison, route } from '../src/rollout.js';
 import type { BatchRequest } from '../src/types.js';
 import { FakeClock } from './support/fakeClock.js';
 import { MemorySide } from './support/memorySide.js';
@@ -72,6 +72,35 @@ test('each half has a key of its own, since both sides may keep theirs at one pl
   const optionsOf = (side: MemorySide) => [...side.batches.values()].map(({ options }) => options);
   assert.deepEqual(optionsOf(local), [{ idempotencyKey: 'monday:half:local', priority: 'low' }]);
   assert.deepEqual(optionsOf(remote), [{ idempotencyKey: 'monday:half:remote', priority: 'low' }]);
+});
+
+test('an upload key names one half only, and no copy', async () => {
+  const { router, local, remote } = setUp({ comparison: new Comparison(), shadowPercent: 100 });
+  await router.createBatch(STAGE, REQUESTS, { uploadKey: 'monday' });
+  await router.settled();
+  const keys = [local, remote].flatMap((side) =>
+    [...side.batches.values()].map(({ options }) => options.uploadKey),
+  );
+  assert.deepEqual(keys.sort(), [
+    'monday:copy:local',
+    'monday:copy:remote',
+    'monday:half:local',
+    'monday:half:remote',
+  ]);
+});
+
+test('nobody is called for a copy', async () => {
+  const { router, local, remote } = setUp({
+    comparison: new Comparison(),
+    shadowPercent: 100,
+    localPercent: 0,
+  });
+  await router.createBatch(STAGE, REQUESTS, { callbackUrl: 'https://app.test/ended', onUpload: () => {} });
+  await router.settled();
+  const optionsOf = (side: MemorySide) =>
+    [...side.batches.values()].map(({ options }) => Object.keys(options));
+  assert.deepEqual(optionsOf(remote), [['callbackUrl', 'onUpload']]);
+  assert.deepEqual(optionsOf(local), [[]]);
 });
 
 test('a batch on one side goes there as it is', async () => {

@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { type TestContext, test } from 'node:test';
+import { inspect } from 'node:util';
 import { isConfigurationError, isConnectionError, isServerError } from '../src/errors.js';
 import { type RunpodFetchOptions, runpodFetch } from '../src/runpodFetch.js';
 import { FakeClock } from './support/fakeClock.js';
@@ -120,6 +121,13 @@ test("a path of the base URL's own is left out", async (t) => {
   assert.equal(input?.['path'], '/v1/models/x');
   assert.equal(headersOf(server.calls[0])['host'], 'localhost:8080');
   assert.equal(headersOf(server.calls[0])['x-forwarded-proto'], 'http');
+});
+
+test("the base URL's path may have a version of its own", async (t) => {
+  const { fetch, server } = await setUp(t, () => answered(200, {}));
+  await fetch('https://gateway.test/v1/account/anthropic/v1/messages/batches', create('{"requests":[]}'));
+  assert.equal(server.calls[0]?.input['path'], '/v1/messages/batches');
+  assert.notEqual(keyOf(server.calls[0]), 'undefined');
 });
 
 test('a Request object and a body that is no text are read like the rest', async (t) => {
@@ -253,8 +261,10 @@ test('an abort ends a call in flight', async (t) => {
   assert.equal((await errorOf(fetch(BATCHES, { signal: controller.signal }))).name, 'AbortError');
 });
 
-for (const options of [{ batchUrl: 'nonsense' }, { apiKey: '' }, { apiKey: 'a\nb' }]) {
-  test(`unusable options are refused at once: ${JSON.stringify(options)}`, () => {
+// From JavaScript a variable that is not set comes as undefined.
+const UNSET = { apiKey: undefined } as unknown as Partial<RunpodFetchOptions>;
+for (const options of [{ batchUrl: 'nonsense' }, { apiKey: '' }, { apiKey: 'a\nb' }, UNSET]) {
+  test(`unusable options are refused at once: ${inspect(options)}`, () => {
     const usable = { batchUrl: 'https://api.runpod.ai/v2/x', apiKey: API_KEY };
     assert.throws(() => runpodFetch({ ...usable, ...options }), isConfigurationError);
   });

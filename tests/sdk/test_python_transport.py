@@ -4,6 +4,7 @@ import asyncio
 import gzip
 import json
 import re
+import signal
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from typing import Any
 
 import httpx
 import pytest
+import runpod_anthropic
 from runpod_anthropic import (
     AsyncRunPodTransport,
     CreateKeys,
@@ -155,6 +157,19 @@ def test_a_request_travels_whole_and_its_answer_comes_back_whole(world: Worlds) 
         }
     ]
     assert str(runpod.calls[0].url) == "https://runpod.test/v2/ep/runsync?wait=60000"
+
+
+def test_an_id_stays_one_segment_of_the_path(world: Worlds) -> None:
+    runpod = world([answered(404)])
+    runpod.send("GET", f"{BATCHES}/batch_1%2Fresults?limit=5")
+    assert runpod.inputs[0]["path"] == f"{BATCHES}/batch_1%2Fresults"
+
+
+def test_the_path_of_the_clients_base_url_may_have_a_version_of_its_own(world: Worlds) -> None:
+    runpod = world([answered(200)])
+    runpod.send("POST", f"https://gateway.test/v1/account/anthropic{BATCHES}", "{}")
+    assert runpod.inputs[0]["path"] == BATCHES
+    assert runpod.keys
 
 
 def test_the_sdks_credentials_go_nowhere_and_runpods_key_to_the_batch_endpoint_only(world: Worlds) -> None:
@@ -428,6 +443,32 @@ def test_a_part_without_any_answer_ends_the_create_with_the_classes_of_httpx(wor
     with pytest.raises(httpx.ReadError):
         runpod.create(LARGE)
     assert {asked["method"] for asked in runpod.inputs} == {"PUT"}
+
+
+def test_an_interrupted_create_sends_no_further_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runpod_anthropic, "PART_MAX_BYTES", 1_000)
+    interrupted = threading.Event()
+
+    def interrupt(_: int, __: object) -> None:
+        interrupted.set()
+        raise KeyboardInterrupt
+
+    def script(_: Mapping[str, Any], number: int) -> Reply:
+        if number == 100:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGUSR1)
+        return answered(200)
+
+    parts = 1_000
+    body = json.dumps({"requests": [{"custom_id": f"r{n}", "text": "x" * 900} for n in range(parts)]})
+    runpod = World("sync", script)
+    before = signal.signal(signal.SIGUSR1, interrupt)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            runpod.create(body)
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+    assert interrupted.is_set()
+    assert len(runpod.calls) < parts
 
 
 def test_the_sdks_retry_of_a_large_create_sends_the_same_parts(world: Worlds) -> None:

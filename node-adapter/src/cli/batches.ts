@@ -5,7 +5,7 @@ import { EXIT } from './exit.js';
 import { columns, SERVICE_OPTIONS } from './flags.js';
 import { FORMATS } from './formats.js';
 import { grouped, tally } from './progress.js';
-import { exitOf, fetchResults, WAIT_OPTIONS, watch } from './watch.js';
+import { exitOf, fetchResults, maxWaitMsOf, WAIT_OPTIONS, watch } from './watch.js';
 
 /** A status for people. */
 export function describe(status: BatchStatus): string {
@@ -132,6 +132,8 @@ The same command again gives the same batch.`,
     const client = context.client();
     const key = flags.text('key');
     const of = flags.operand();
+    // Refused now, and not when the batch is made.
+    maxWaitMsOf(flags);
     const made = await client.retryFailed(of, {
       signal,
       ...(key === undefined ? {} : { idempotencyKey: key }),

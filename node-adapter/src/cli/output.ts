@@ -1,5 +1,5 @@
 // Where results go: stdout, or a file that appears under its name only when it is whole.
-import { type FileHandle, open, rename, rm } from 'node:fs/promises';
+import { type FileHandle, open, rename, rm, stat } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Writable } from 'node:stream';
 import { UsageError } from './exit.js';
@@ -36,7 +36,8 @@ export function writeText(stream: Writable, text: string): Promise<void> {
 
 /**
  * Lets `fill` write lines to `path`, or to `stdout` where it is undefined or `-`. A file is written beside its place
- * under a hidden name, and takes its place when all is on the disk; if anything fails, nothing is left of it.
+ * under a hidden name, and takes its place when all is on the disk; if anything fails, nothing is left of it. What is
+ * there and no file, such as a pipe or /dev/null, is written to as it is.
  */
 export async function writeLines(
   path: string | undefined,
@@ -49,21 +50,38 @@ export async function writeLines(
     await writer.flush();
     return;
   }
+  if (await isSpecial(path)) return writeFile(await opened(path, path), fill);
   const unfinished = join(dirname(path), `.${basename(path)}.${process.pid}.unfinished`);
   const file = await opened(unfinished, path);
   try {
-    const writer = new LineWriter(async (text) => {
-      await file.writeFile(text);
+    await writeFile(file, async (writer) => {
+      await fill(writer);
+      await writer.flush();
+      await file.sync();
     });
-    await fill(writer);
-    await writer.flush();
-    await file.sync();
-    await file.close();
     await rename(unfinished, path);
   } catch (error) {
-    await file.close().catch(() => undefined);
     await rm(unfinished, { force: true });
     throw error;
+  }
+}
+
+async function writeFile(file: FileHandle, fill: (writer: LineWriter) => Promise<void>): Promise<void> {
+  try {
+    const writer = new LineWriter((text) => file.writeFile(text));
+    await fill(writer);
+    await writer.flush();
+  } finally {
+    await file.close();
+  }
+}
+
+// Whether something other than a file has this name: it must not be replaced by one.
+async function isSpecial(path: string): Promise<boolean> {
+  try {
+    return !(await stat(path)).isFile();
+  } catch {
+    return false;
   }
 }
 

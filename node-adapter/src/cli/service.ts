@@ -1,5 +1,5 @@
 // The commands that ask the service about itself: health and metrics.
-import type { HealthReport } from '../types.js';
+import type { HealthReport, Metrics } from '../types.js';
 import { isObject } from '../wire.js';
 import type { Command } from './context.js';
 import { EXIT } from './exit.js';
@@ -34,10 +34,23 @@ export const metrics: Command = {
   options: SERVICE_OPTIONS,
   run: async ({ client, signal, terminal }) => {
     const figures = await client().getMetrics({ signal });
-    await terminal.answer(figures, columns(flattened(figures)));
+    await terminal.answer(figures, columns(metricRows(figures)));
     return EXIT.ok;
   },
 };
+
+// The service says its figures twice: as a list, and as a text for Prometheus.
+function metricRows({ metrics, prometheus: _, ...others }: Metrics): string[][] {
+  const listed: readonly unknown[] = Array.isArray(metrics) ? metrics : [];
+  return [...listed.filter(isObject).map(metricRow), ...flattened(others)];
+}
+
+function metricRow({ name, labels, value }: Readonly<Record<string, unknown>>): string[] {
+  const pairs = Object.entries(isObject(labels) ? labels : {}).map(
+    ([label, text]) => `${label}=${JSON.stringify(text)}`,
+  );
+  return [pairs.length === 0 ? String(name) : `${name}{${pairs.join(',')}}`, String(value)];
+}
 
 /** A row a figure, named by its path. */
 function flattened(value: unknown, path = ''): string[][] {

@@ -8,7 +8,7 @@ import type { Flags } from './flags.js';
 import { FORMATS } from './formats.js';
 import { grouped, tally } from './progress.js';
 import { type Checked, RequestFile } from './requestFile.js';
-import { exitOf, fetchResults, WAIT_OPTIONS, watch } from './watch.js';
+import { exitOf, fetchResults, maxWaitMsOf, WAIT_OPTIONS, watch } from './watch.js';
 
 const PRIORITIES: readonly Priority[] = ['low', 'normal', 'high'];
 const EXPIRY_S = { min: 10, max: 604_800 };
@@ -53,6 +53,8 @@ async function runSubmit(context: Context): Promise<number> {
   const wish = wishOf(flags);
   const path = flags.text('output');
   const format = flags.oneOf('format', FORMATS);
+  // Refused now, and not when the batch is made.
+  maxWaitMsOf(flags);
   const client = context.client();
   const file = await RequestFile.open(flags.operand(), context.stdin, context.signal);
   let made: { id: string; key: string; checked: Checked };

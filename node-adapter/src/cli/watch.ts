@@ -4,7 +4,7 @@ import type { BatchResult, BatchStatus } from '../types.js';
 import type { Context } from './context.js';
 import { EXIT } from './exit.js';
 import { STRICT } from './fields.js';
-import { type Options, SERVICE_OPTIONS } from './flags.js';
+import { type Flags, type Options, SERVICE_OPTIONS } from './flags.js';
 import { type Format, fromOurs } from './formats.js';
 import { writeLines } from './output.js';
 import { grouped, progressBar, progressLine, type Start, tally } from './progress.js';
@@ -17,10 +17,15 @@ export const WAIT_OPTIONS: Options = {
   ...SERVICE_OPTIONS,
 };
 
+/** The --timeout in milliseconds. Throws UsageError. */
+export function maxWaitMsOf(flags: Flags): number {
+  return 1000 * (flags.seconds('timeout', 1, WEEK_S) ?? Number.POSITIVE_INFINITY);
+}
+
 /** Waits for the end and shows how far it is. Throws WaitTimeoutError after --timeout. */
 export async function watch(context: Context, client: LlmBatchClient, id: string): Promise<BatchStatus> {
   const { terminal, flags, signal } = context;
-  const timeoutS = flags.seconds('timeout', 1, WEEK_S);
+  const maxWaitMs = maxWaitMsOf(flags);
   context.advice = `The batch goes on. Wait for it again with: llm-batch wait ${id}`;
   let start: Start | undefined;
   const onProgress = (status: BatchStatus) => {
@@ -30,7 +35,6 @@ export async function watch(context: Context, client: LlmBatchClient, id: string
       terminal.redraws ? progressBar(status, start, nowMs, terminal.columns) : progressLine(status),
     );
   };
-  const maxWaitMs = timeoutS === undefined ? Number.POSITIVE_INFINITY : timeoutS * 1000;
   const status = await client.waitForBatch(id, maxWaitMs, { signal, onProgress });
   const { failed, total } = tally(status);
   terminal.note(

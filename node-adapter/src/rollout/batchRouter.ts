@@ -150,15 +150,17 @@ function leadOf({ custom_id, metadata }: BatchRequest, stage: Stage): string {
   return (named && custom_id.slice(head.length, -tail.length)) || custom_id;
 }
 
-// Each batch under its own key, since both sides may keep theirs at one place. Nobody waits for a copy, so the caller
-// can't abort it.
-function optionsOf({ signal, ...options }: CreateOptions, side: Side, share: Share): CreateOptions {
-  const { idempotencyKey: key } = options;
-  const named =
-    key === undefined || share === 'whole'
-      ? options
-      : { ...options, idempotencyKey: `${key}:${share}:${side}` };
-  return signal === undefined || share === 'copy' ? named : { ...named, signal };
+// Each batch under its own keys, since both sides may keep theirs at one place. Nobody waits for a copy, so the caller
+// can't abort it, and nobody is told of it.
+function optionsOf(options: CreateOptions, side: Side, share: Share): CreateOptions {
+  if (share === 'whole') return options;
+  const named = { ...options };
+  for (const name of ['idempotencyKey', 'uploadKey'] as const) {
+    if (named[name] !== undefined) named[name] = `${named[name]}:${share}:${side}`;
+  }
+  if (share === 'half') return named;
+  const { signal, callbackUrl, onUpload, ...copied } = named;
+  return copied;
 }
 
 function dialectOf(sides: { local: BatchSide; remote: BatchSide }): Dialect<BatchStatus, BatchResult> {

@@ -82,7 +82,7 @@ export class RolloutCore<Q extends Request, S, L extends { readonly custom_id: s
   readonly #shadowPercent: Percentage;
   readonly #comparison: Comparison | undefined;
   readonly #background = new Set<Promise<void>>();
-  #shadows: Shadow[] = [];
+  readonly #shadows = new Set<Shadow>();
 
   /** Throws ConfigurationError where copies are asked for and nothing compares them. */
   constructor(dialect: Dialect<S, L>, options: RolloutOptions, localIsGiven: boolean) {
@@ -143,13 +143,9 @@ export class RolloutCore<Q extends Request, S, L extends { readonly custom_id: s
   /** Compares the copies whose batches have ended by now. How many copies are still to be compared. */
   async compareShadows(): Promise<number> {
     await this.settled();
-    const left: Shadow[] = [];
-    for (const shadow of this.#shadows) {
-      if (!(await this.#compare(shadow))) left.push(shadow);
-    }
-    this.#shadows = left;
+    for (const shadow of this.#shadows) await this.#compare(shadow);
     await this.settled();
-    return left.length;
+    return this.#shadows.size;
   }
 
   async #createHalves(
@@ -212,30 +208,35 @@ export class RolloutCore<Q extends Request, S, L extends { readonly custom_id: s
     const params = new Map(sampled.map((request) => [request.custom_id, request.params]));
     this.#inBackground(
       create(side, requests, 'copy').then(
-        (id) => this.#shadows.push({ batchId, copy: { side, id }, params }),
+        (id) => this.#shadows.add({ batchId, copy: { side, id }, params }),
         () => this.#comparison?.recordShadowFailure(),
       ),
     );
   }
 
-  // True when the copy needs no further look: compared, or its batch is gone.
-  async #compare({ batchId, copy, params }: Shadow): Promise<boolean> {
+  // Forgets a copy that needs no further look: compared, or its batch is gone.
+  async #compare(shadow: Shadow): Promise<void> {
+    const { batchId, copy, params } = shadow;
     const { sides, statusOf, resultOf } = this.#dialect;
     try {
       const statuses = [await sides[copy.side].status(copy.id, {}), await this.status(batchId, {})];
-      if (statuses.some((status) => statusOf(status).processing_status !== 'ended')) return false;
+      if (statuses.some((status) => statusOf(status).processing_status !== 'ended')) return;
       const copies = new Map<string, BatchResult>();
       for await (const line of this.#read(copy, {})) copies.set(line.custom_id, resultOf(line));
+      const pairs: [local: BatchResult, remote: BatchResult][] = [];
       for await (const line of this.results(batchId, {})) {
         const theirs = copies.get(line.custom_id);
         if (theirs === undefined) continue;
-        const [local, remote] = copy.side === 'local' ? [theirs, resultOf(line)] : [resultOf(line), theirs];
-        this.#comparison?.recordPair(local, remote, params.get(line.custom_id));
+        pairs.push(copy.side === 'local' ? [theirs, resultOf(line)] : [resultOf(line), theirs]);
       }
-      return true;
+      // Counted all at once, by whoever is first: what failed half way is read again.
+      if (!this.#shadows.delete(shadow)) return;
+      for (const [local, remote] of pairs) {
+        this.#comparison?.recordPair(local, remote, params.get(local.custom_id));
+      }
     } catch (error) {
-      if ((error as { status?: unknown } | null)?.status === 404) return true;
-      throw error;
+      if ((error as { status?: unknown } | null)?.status !== 404) throw error;
+      this.#shadows.delete(shadow);
     }
   }
 
