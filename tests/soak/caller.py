@@ -88,16 +88,18 @@ class Caller:
 
     async def _create(self) -> None:
         fields: dict[str, Any] = {"stage": self.plan.stage}
-        fields["callback_url"] = self._world.receiver.url(self.plan.key)
+        callback_url = self._world.receiver.url(self.plan.key)
         if self.plan.expires_in_s is not None:
             fields["expires_in_s"] = self.plan.expires_in_s
         if self.plan.parts:
-            made = await self._insist(operation="create", **await self._upload(fields))
+            uploaded = await self._upload(fields)
+            made = await self._insist(operation="create", callback_url=callback_url, **uploaded)
         else:
             made = await self._insist(
                 operation="create",
                 idempotency_key=self.plan.key,
                 requests=list(self.plan.requests),
+                callback_url=callback_url,
                 **fields,
             )
         self._fail_unless(self.id in ("", made["id"]), "one key made two batches")
