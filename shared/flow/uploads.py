@@ -107,7 +107,8 @@ class Uploader:
             callback_url=wanted.callback_url,
         )
         committed = await self._submitter.commit(batch)
-        await self._submitter.discard(ids)
+        if committed.verdict == "created":
+            await self._submitter.discard(ids)
         return Submission(same_batch(committed, "upload"), list(batch.requests_by_model), committed.head)
 
     def _prepare(self, payload: Mapping[str, Any]) -> _Prepared:

@@ -343,6 +343,27 @@ async def test_digests_are_kept_until_the_create_alone(service: Service) -> None
     assert {order_key(nonce, 0), order_key(nonce, 1)} <= names.keys()
 
 
+async def test_an_upload_whose_create_lost_a_race_for_its_key_can_still_become_a_batch(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        await upload(service, number, requests_of(3, 3 * number))
+    other = {"operation": "create", "requests": requests_of(1), "idempotency_key": "mine"}
+    check = service.payloads.get
+
+    async def beaten(names: Sequence[str]) -> list[bytes | None]:
+        monkeypatch.setattr(service.payloads, "get", check)
+        await service.operations.handle(other)
+        return await check(names)
+
+    monkeypatch.setattr(service.payloads, "get", beaten)
+    with pytest.raises(Conflict):
+        await create(service, 2, idempotency_key="mine")
+    batch_id = await create(service, 2, idempotency_key="another")
+    await settle(service, batch_id)
+    assert len(await lines_of(service, batch_id)) == 6
+
+
 async def test_a_delete_that_was_cut_short_in_any_part_is_finished_by_the_next(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
