@@ -107,7 +107,7 @@ class Uploader:
             callback_url=wanted.callback_url,
         )
         committed = await self._submitter.commit(batch)
-        if committed.verdict == "created":
+        if committed.id == batch.id:
             await self._submitter.discard(ids)
         return Submission(same_batch(committed, "upload"), list(batch.requests_by_model), committed.head)
 
