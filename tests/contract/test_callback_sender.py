@@ -105,12 +105,14 @@ async def test_a_name_is_refused_if_one_of_its_addresses_is_not_public(
 
 @pytest.mark.parametrize("name", ["xn--strae-oqa.de", "xn--ls8h.la"])
 async def test_a_name_in_punycode_is_asked_for_as_it_stands(
-    public: CallbackSender, resolve: Callable[..., LookUps], name: str
+    here: Receiver, private: CallbackSender, resolve: Callable[..., LookUps], name: str
 ) -> None:
     # Read as text and written again it would be another name, such as strasse.de, or none.
     asked = resolve(["127.0.0.1"])
-    assert await public.send(f"https://{name}/", HEADERS, BODY) == NOT_PUBLIC
-    assert asked == [(name, 443)]
+    assert await private.send(f"http://{name}:{here.port}/", HEADERS, BODY) == Attempt()
+    assert asked == [(name, here.port)]
+    [(_, headers, _)] = here.received
+    assert headers["Host"] == f"{name}:{here.port}"
 
 
 async def test_the_connection_goes_to_the_address_that_was_checked_and_the_name_is_asked_once(
