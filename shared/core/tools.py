@@ -230,7 +230,7 @@ def _moved(schema: Any, root: str) -> Any:
         return [_moved(value, root) for value in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {}
+    moved: dict[str, Any] = {}
     for name, value in schema.items():
         if name == "$ref" and isinstance(value, str) and value.startswith("#"):
             moved[name] = root + value[1:]

@@ -189,5 +189,6 @@ def test_what_is_no_name_of_a_model_is_invalid_and_not_an_unknown_one(model: Any
 @pytest.mark.parametrize("name", ["output_config", "output_format"])
 def test_the_empty_schema_asks_for_json_too(name: str) -> None:
     wanted = {"type": "json_schema", "schema": {}}
-    made = accepted(**{name: {"format": wanted} if name == "output_config" else wanted})
+    fields: dict[str, Any] = {name: {"format": wanted} if name == "output_config" else wanted}
+    made = accepted(**fields)
     assert made["params"]["response_format"] == {"type": "json_schema", "json_schema": {"schema": {}}}
