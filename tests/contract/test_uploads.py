@@ -366,6 +366,22 @@ async def test_an_upload_whose_create_lost_a_race_for_its_key_can_still_become_a
     assert len(await lines_of(service, batch_id)) == 6
 
 
+async def test_a_create_whose_twin_drops_the_digests_gives_the_twins_batch(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        await upload(service, number, requests_of(3, 3 * number))
+    check, made = service.payloads.get, []
+
+    async def beaten(names: Sequence[str]) -> list[bytes | None]:
+        monkeypatch.setattr(service.payloads, "get", check)
+        made.append(await create(service, 2))
+        return await check(names)
+
+    monkeypatch.setattr(service.payloads, "get", beaten)
+    assert [await create(service, 2)] == made
+
+
 async def test_digests_go_with_a_create_that_was_sent_again_after_a_lost_reply(
     service: Service, monkeypatch: pytest.MonkeyPatch
 ) -> None:
