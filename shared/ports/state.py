@@ -293,8 +293,8 @@ BeatVerdict = Literal["ok", "lost", "canceled", "expired"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished shard: counts by outcome (they add up to its requests), usage and engine time. `refused`: of the errored
-    those that no engine saw."""
+    """A finished shard: counts by outcome (they add up to its requests), usage and engine time. `refused`: of the
+    errored those that no engine saw."""
 
     succeeded: int
     errored: int
