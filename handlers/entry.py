@@ -23,6 +23,14 @@ Job = dict[str, Any]
 Value = TypeVar("Value")
 
 
+class _Output(dict[str, Any]):
+    """What a job gives. The SDK writes every output into texts for its log, whatever the log's level: of a large page
+    that takes as long as the page does."""
+
+    def __repr__(self) -> str:
+        return f"<output: {', '.join(self)}>"
+
+
 def configured(build: Callable[[], Value]) -> Value:
     """What `build` makes of the settings. Wrong ones end the process: exit code 2, every fault on stderr."""
     try:
@@ -43,14 +51,6 @@ def read_settings() -> Settings:
     return settings
 
 
-class _Unprinted(dict[str, Any]):
-    """An output without a text. The SDK makes one of every output for its log, even where it drops it at once: for a
-    page of results a fifth of the whole call."""
-
-    def __repr__(self) -> str:
-        return "{...}"
-
-
 def serve(work: Callable[[Job], Awaitable[dict[str, Any]]], concurrency: int, drain: Drain) -> None:
     """Run the SDK's worker until it ends, with up to `concurrency` jobs beside each other."""
 
@@ -58,7 +58,7 @@ def serve(work: Callable[[Job], Awaitable[dict[str, Any]]], concurrency: int, dr
     async def handle(job: Job) -> dict[str, Any]:
         drain.handle(str(job.get("id")))
         try:
-            return _Unprinted(await work(job))
+            return _Output(await work(job))
         except Exception as error:  # noqa: BLE001 - the edge: RunPod gets every error in our form
             return _error(job, error)
 

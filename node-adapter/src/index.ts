@@ -99,6 +99,7 @@ export type {
   Breaker,
   CallOptions,
   ClientOptions,
+  ContentBlock,
   CreateOptions,
   DeletedBatch,
   EndpointHealth,
@@ -115,6 +116,10 @@ export type {
   RetryOptions,
   Stage,
   TextBlock,
+  Tool,
+  ToolChoice,
+  ToolResultBlock,
+  ToolUseBlock,
   UploadProgress,
   WaitOptions,
 } from './types.js';

@@ -21,6 +21,11 @@ def decode(data: bytes) -> Any:
         raise ValueError(f"not a payload: {error}") from None
 
 
+def text_bytes(data: bytes) -> int:
+    """How long the JSON of a payload is."""
+    return len(zlib.decompress(data))
+
+
 def encode_items(items: Sequence[str]) -> bytes:
     """A JSON list, compressed, from the JSON texts of its items."""
     return zlib.compress(("[" + ",".join(items) + "]").encode("ascii"), 1)

@@ -120,7 +120,7 @@ class Offer:
                 "type": "object",
                 "properties": {
                     "name": {"const": tool.name},
-                    "arguments": {"allOf": [{"type": "object"}, {"$ref": f"#/$defs/{number}"}]},
+                    "arguments": {"$ref": f"#/$defs/{number}"},
                 },
                 "required": ["name", "arguments"],
                 "additionalProperties": False,
@@ -202,11 +202,14 @@ def _tool(path: str, raw: Mapping[str, Any]) -> Tool:
         _reject(path, f"{kind:.100} tools are not supported; only tools that the caller runs are")
     if not TOOL_NAME.fullmatch(raw["name"]):
         _reject(f"{path}.name", "must have 1 to 128 letters, digits, underscores and hyphens")
+    schema = {"type": "object", **raw["input_schema"]}
+    if schema["type"] != "object":
+        _reject(f"{path}.input_schema.type", 'must be "object"')
     try:
-        validator_of(raw["input_schema"])
+        validator_of(schema)
     except BadSchema as fault:
         _reject(f"{path}.input_schema", str(fault))
-    return Tool(raw["name"], raw.get("description") or "", raw["input_schema"], raw.get("strict") is True)
+    return Tool(raw["name"], raw.get("description") or "", schema, raw.get("strict") is True)
 
 
 def _reject(path: str, fault: str) -> NoReturn:

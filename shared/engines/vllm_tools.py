@@ -28,8 +28,8 @@ class ToolReader:
     """`name` is that of a vLLM parser. Raises EngineDead where there is none of that name."""
 
     def __init__(self, tokenizer: Any, name: str) -> None:
-        self._tokenizer = _WithOpeners(tokenizer)
-        self._parser = _parser_class(name)
+        self._tokenizer = tokenizer
+        self._parser = _parser_of(tokenizer, name)
         for logger in _LOGGERS:
             logging.getLogger(logger).setLevel(logging.CRITICAL)
 
@@ -62,17 +62,46 @@ class _WithOpeners:
         return {**dict.fromkeys(_OPENERS, -1), **known}
 
 
-def _parser_class(name: str) -> Any:
+def _parser_of(tokenizer: Any, name: str) -> Any:
+    """vLLM's parser, made fit for this tokenizer and for our way of guiding where it is not; vLLM's OpenAI app finds it
+    under the same name."""
+    manager = _manager()
+    try:
+        parser: Any = manager.get_tool_parser(name)
+    except KeyError:
+        raise EngineDead(f"this version of vLLM has no tool parser {name}") from None
+    takes_it = _takes(parser, tokenizer)
+    # A newer way to guide a call that must be made, which our backend for guiding can't read.
+    has_tags = getattr(parser, "structural_tag_model", None) is not None
+    if takes_it and not has_tags:
+        return parser
+
+    class Fitted(parser):  # type: ignore[misc]
+        structural_tag_model = None
+        supports_required_and_named = has_tags or getattr(parser, "supports_required_and_named", True)
+
+        def __init__(self, tokenizer: Any, *others: Any, **named: Any) -> None:
+            super().__init__(tokenizer if takes_it else _WithOpeners(tokenizer), *others, **named)
+
+    manager.register_module(name, module=Fitted)
+    return Fitted
+
+
+def _takes(parser: Any, tokenizer: Any) -> bool:
+    try:
+        parser(tokenizer)
+    except RuntimeError:
+        return False
+    return True
+
+
+def _manager() -> Any:
     for module in PARSERS:
         try:
-            manager = importlib.import_module(module).ToolParserManager
+            return importlib.import_module(module).ToolParserManager
         except ImportError:
             continue
-        try:
-            return manager.get_tool_parser(name)
-        except KeyError:
-            break
-    raise EngineDead(f"this version of vLLM has no tool parser {name}")
+    raise EngineDead(f"this version of vLLM has no {' or '.join(PARSERS)}")
 
 
 def _without_opener(text: str) -> str:

@@ -22,7 +22,9 @@ from shared.flow.submission import RoutedRequest
 from shared.ports.payloads import Payloads, input_key, order_key, output_key
 from shared.ports.state import Batches
 
-SHARDS_PER_READ = 8
+# The first read of shards; each later one is twice as large while that gives little.
+SHARDS_PER_READ, SHARDS_PER_READ_MAX = 8, 64
+READ_BYTES = 1024 * 1024
 RECORDS_PER_READ = 512
 # So many requests without a line end a page too, before the end of a batch.
 REQUESTS_PER_PAGE = 100_000
@@ -43,8 +45,8 @@ class _ShardLines:
     line_bytes: int
 
     @staticmethod
-    def of(lines: Lines) -> _ShardLines:
-        return _ShardLines(lines, len(json.dumps(lines)) // max(1, len(lines)))
+    def of(lines: Lines, size_bytes: int) -> _ShardLines:
+        return _ShardLines(lines, size_bytes // max(1, len(lines)))
 
 
 class Results:
@@ -76,13 +78,16 @@ class Results:
     async def failed(self, batch: BatchRecord) -> AsyncIterator[list[RoutedRequest]]:
         """The requests of an ended batch that failed, in request order, part by part. Holds no others beyond a few
         shards."""
+        reader = _Reader(self._batches, self._payloads, batch)
         for number in range(len(await self._totals(batch))):
             plan = await self._part(batch, number)
-            if found := await self._failed(batch, number, plan):
+            reader.turn_to(plan)
+            if found := await self._failed(batch, number, plan, reader):
                 yield found
 
-    async def _failed(self, batch: BatchRecord, part: int, plan: PartPlan) -> list[RoutedRequest]:
-        reader = _Reader(self._batches, self._payloads, batch, plan)
+    async def _failed(
+        self, batch: BatchRecord, part: int, plan: PartPlan, reader: _Reader
+    ) -> list[RoutedRequest]:
         failed: dict[Place, RoutedRequest] = {}
         for model in plan.models:
             offsets: dict[int, list[int]] = {}
@@ -103,9 +108,10 @@ class Results:
         totals = await self._totals(batch)
         first, offset = part_of(totals, start)
         index = start
+        reader = _Reader(self._batches, self._payloads, batch)
         for number in range(first, len(totals)):
             plan = await self._part(batch, number)
-            reader = _Reader(self._batches, self._payloads, batch, plan)
+            reader.turn_to(plan)
             for place in places(plan.models, await self._order(batch, number, plan), offset):
                 yield index, await reader.shard(place.shard), place.offset
                 index += 1
@@ -150,16 +156,22 @@ class Results:
 
 
 class _Reader:
-    """Of one part. Reads shards ahead, a few at a time and per model, and forgets those that were passed. Records are
-    small, and a shard that is not settled needs nothing else, so many of them are read at a time."""
+    """Of one part after the other. Reads shards ahead, some at a time and per model, and forgets those that were passed
+    before. Records are small, and a shard that is not settled needs nothing else, so many are read at a time."""
 
-    def __init__(self, batches: Batches, payloads: Payloads, batch: BatchRecord, part: PartPlan) -> None:
+    def __init__(self, batches: Batches, payloads: Payloads, batch: BatchRecord) -> None:
         self._batches = batches
         self._payloads = payloads
         self._batch = batch
-        self._part = part
+        self._part = PartPlan(0, [])
+        self._count = SHARDS_PER_READ
         self._held: dict[str, dict[int, _ShardLines | None]] = {}
         self._records: dict[str, tuple[range, dict[int, ShardRecord]]] = {}
+
+    def turn_to(self, part: PartPlan) -> None:
+        self._part = part
+        self._held.clear()
+        self._records.clear()
 
     async def shard(self, number: int) -> _ShardLines | None:
         """The lines of a shard of the part, None where it is not settled; some of them where it was split."""
@@ -167,22 +179,22 @@ class _Reader:
             if number in held:
                 return held[number]
         plan = self._part.model_of(number)
-        read = await self._read(plan, _ahead(plan, number, SHARDS_PER_READ))
-        self._held[plan.model] = {
-            shard: None if lines is None else _ShardLines.of(lines) for shard, lines in read.items()
-        }
-        return self._held[plan.model][number]
+        self._held.pop(plan.model, None)
+        held = self._held[plan.model] = await self._read(plan, _ahead(plan, number, self._count))
+        return held[number]
 
-    async def _read(self, plan: ModelPlan, numbers: range) -> dict[int, Lines | None]:
+    async def _read(self, plan: ModelPlan, numbers: range) -> dict[int, _ShardLines | None]:
         records = await self._with_halves(await self._records_of(plan, numbers), numbers)
         keys = {number: self._key(number, record) for number, record in records.items()}
         wanted = [key for key in dict.fromkeys(keys.values()) if key is not None]
         found = dict(zip(wanted, await self._payloads.get(wanted), strict=True))
+        if sum(len(data) for data in found.values() if data is not None) < READ_BYTES:
+            self._count = min(2 * self._count, SHARDS_PER_READ_MAX)
 
-        def lines(number: int) -> Lines | None:
+        def lines(number: int) -> _ShardLines | None:
             record, key = records[number], keys[number]
             if record is not None and record.halves:
-                return [line for half in record.halves for line in lines(half) or _unsettled(records[half])]
+                return _joined([lines(half) or _unsettled(records[half]) for half in record.halves])
             return None if key is None else self._lines(plan.model, record, found[key])
 
         return {number: lines(number) for number in numbers}
@@ -220,27 +232,33 @@ class _Reader:
             return input_key(nonce, record.input_shard)
         return output_key(nonce, number, record.epoch)
 
-    def _lines(self, model: str, record: ShardRecord | None, data: bytes | None) -> list[Line]:
+    def _lines(self, model: str, record: ShardRecord | None, data: bytes | None) -> _ShardLines:
         if data is None:
             raise StorageUnavailable("a shard's payload is not in storage")
         if record is not None and not record.outcome:
             output = ShardOutput.parse(data, record.requests)
             if output is None:
                 raise StorageUnavailable("a shard's output in storage is broken")
-            return output.lines
+            return _ShardLines.of(output.lines, codec.text_bytes(data))
         outcome, message = (record.outcome, record.error) if record else (self._batch.stop, "")
         requests = codec.decode(data)
         if record is not None:
             requests = requests[record.offset : record.offset + record.requests]
-        return [absent_line(request["custom_id"], model, outcome, message) for request in requests]
+        lines = [absent_line(request["custom_id"], model, outcome, message) for request in requests]
+        return _ShardLines.of(lines, len(json.dumps(lines)))
 
 
 def _halves(records: Iterable[ShardRecord | None]) -> list[int]:
     return [half for record in records if record is not None for half in record.halves]
 
 
-def _unsettled(record: ShardRecord | None) -> Lines:
-    return [None] * (record.requests if record is not None else 0)
+def _unsettled(record: ShardRecord | None) -> _ShardLines:
+    return _ShardLines([None] * (record.requests if record is not None else 0), 0)
+
+
+def _joined(halves: Sequence[_ShardLines]) -> _ShardLines:
+    size_bytes = sum(half.line_bytes * len(half.lines) for half in halves)
+    return _ShardLines.of([line for half in halves for line in half.lines], size_bytes)
 
 
 def _failed(lines: Lines) -> list[int]:

@@ -17,7 +17,7 @@ from shared.engines.simulated import SimTiming, SimulatedEngine, answer, duratio
 from shared.errors import EngineBusy, RequestRejected
 from shared.ports.engine import Engine, Prompt
 from tests.conftest import ROOT
-from tests.contract.engine_suite import EngineSuite
+from tests.contract.engine_suite import EngineSuite, ToolSuite
 from tests.fakes import ScriptedEngine
 
 QUICK = SimTiming(ttft_ms=0, tpot_ms=0, slots=4)
@@ -42,6 +42,51 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
 
 class TestAnyEngine(EngineSuite):
     pass
+
+
+class TestSimulatedTools(ToolSuite):
+    @pytest.fixture
+    def engine(self) -> Engine:
+        return SimulatedEngine(QUICK)
+
+    async def test_it_calls_what_the_last_message_names_and_each_prompt_has_its_own_ids(
+        self, engine: Engine
+    ) -> None:
+        tools = [
+            {"name": name, "input_schema": {"type": "object", "properties": {"a": {"type": "string"}}}}
+            for name in ("find", "find_all", "close")
+        ]
+        done = await engine.generate(prompt("Please find_all, then close.", tools=tools))
+        assert [call.name for call in done.calls] == ["find_all", "close"]
+        assert done.output_tokens == len(json.dumps([{"name": "", "arguments": {"a": ""}}] * 2).split())
+        other = await engine.generate(prompt("Please close.", tools=tools))
+        assert len({call.id for call in (*done.calls, *other.calls)}) == 3
+        assert (await engine.generate(prompt("Please close.", tools=tools))).calls == other.calls
+        single = {"type": "auto", "disable_parallel_tool_use": True}
+        done = await engine.generate(prompt("Please find_all, then close.", tools=tools, tool_choice=single))
+        assert [call.name for call in done.calls] == ["find_all"]
+        assert (await engine.generate(prompt("Nothing.", tools=tools))).stop_reason == "end_turn"
+
+    async def test_an_urgent_prompt_goes_before_those_that_wait(self) -> None:
+        engine = SimulatedEngine(SimTiming(ttft_ms=0, tpot_ms=0, slots=1))
+        done: list[str] = []
+
+        async def ask(text: str, *, urgent: bool) -> None:
+            await engine.generate(Prompt(text, params(text), urgent))
+            done.append(text)
+
+        running = asyncio.create_task(ask("[[stall]]", urgent=False))
+        waiting = [asyncio.create_task(ask(text, urgent=text == "urgent")) for text in ("patient", "urgent")]
+        for _ in range(5):
+            await asyncio.sleep(0)
+        running.cancel()
+        await asyncio.wait_for(asyncio.gather(*waiting), 20)
+        assert done == ["urgent", "patient"]
+
+    async def test_invalid_gives_an_input_that_does_not_fit(self, engine: Engine) -> None:
+        tool = {"name": "rate", "input_schema": {"properties": {"n": {"type": "integer"}}}}
+        done = await engine.generate(prompt("[[invalid]]", tools=[tool], tool_choice={"type": "any"}))
+        assert [call.input for call in done.calls] == [{"n": {"invalid": True}}]
 
 
 class TestText:
@@ -178,7 +223,7 @@ class TestMarkers:
             "from shared.engines.simulated import SimTiming, SimulatedEngine\n"
             "from shared.ports.engine import Prompt\n"
             "engine = SimulatedEngine(SimTiming(0, 0, 1))\n"
-            "params = {'messages': [{'content': '[[kill]]'}], 'max_tokens': 9}\n"
+            "params = {'messages': [{'role': 'user', 'content': '[[kill]]'}], 'max_tokens': 9}\n"
             "asyncio.run(engine.generate(Prompt('r', params)))\n"
         )
         ended = subprocess.run(

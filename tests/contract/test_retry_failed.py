@@ -14,6 +14,7 @@ from shared.core.shards import BatchRecord
 from shared.core.views import failed_line, succeeded_line
 from shared.errors import BatchNotEnded, Conflict, InvalidRequest, NotFound, StorageUnavailable
 from shared.flow.outputs import ShardOutput
+from shared.flow.results import SHARDS_PER_READ_MAX
 from shared.flow.submission import Limits, Submitter
 from shared.ports.payloads import input_key, order_key, output_key
 from shared.ports.state import ShardRef
@@ -291,7 +292,7 @@ async def test_a_large_batchs_retry_holds_no_more_than_a_few_shards_beside_what_
     monkeypatch.setattr(large.payloads, "get", counted)
     assert (await large.store.batch(await retry(large, batch_id))).total == len(RETRIED)
     outputs = 3000 // 32 + 1
-    assert max(reads) <= 8
+    assert max(reads) <= SHARDS_PER_READ_MAX
     assert sum(reads) <= outputs + 2, "inputs are read where something failed"
 
 

@@ -374,7 +374,7 @@ def test_a_page_that_names_itself_as_the_next_one_ends_the_body(world: Worlds) -
 
 # ---- large creates -----------------------------------------------------------------------------------------------
 
-REQUESTS = [{"custom_id": f"r{n}", "text": "x" * 900_000} for n in range(30)]
+REQUESTS = [{"custom_id": f"r{n}", "text": "x" * 450_000} for n in range(30)]
 # Four parts: 8 requests each, 6 in the last.
 LARGE = json.dumps({"requests": REQUESTS, "note": "kept"})
 PART = re.compile(rf"{BATCHES}/uploads/([0-9a-f]{{64}})/(\d+)")

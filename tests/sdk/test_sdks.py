@@ -294,7 +294,7 @@ async def test_models_are_listed(app: App) -> None:
 
 async def test_a_large_batch_goes_up_in_parts(app: App, client: BatchClient) -> None:
     before = await count_calls(client)
-    asked = [request(f"request-{n}", f"{n} {'x' * 450_000}") for n in range(20)]
+    asked = [request(f"request-{n}", f"{n} {'x' * 225_000}") for n in range(20)]
     made = await app.do("create", requests=asked)
     assert await count_calls(client) - before == 3, "two parts and the create"
     await app.ended(made["id"])
@@ -303,7 +303,7 @@ async def test_a_large_batch_goes_up_in_parts(app: App, client: BatchClient) -> 
 
 
 async def test_a_fault_in_a_large_batch_names_the_request_of_the_whole(app: App) -> None:
-    asked = [request(f"request-{n}", "x" * 450_000) for n in range(20)]
+    asked = [request(f"request-{n}", "x" * 225_000) for n in range(20)]
     with pytest.raises(Threw) as refused:
         await app.do("create", requests=[*asked, request("no spaces")])
     assert refused.value.name == "BadRequestError"

@@ -179,3 +179,10 @@ def test_a_name_stands_for_one_model() -> None:
     twice = {"MISTRAL_ALIASES": "small,claude-*", "LLAMA_ALIASES": "claude-*"}
     assert faults(**twice) == ["LLAMA_ALIASES: 'claude-*' stands for mistral already"]
     assert faults(LLAMA_ALIASES="mistral") == ["LLAMA_ALIASES: 'mistral' stands for mistral already"]
+
+
+@pytest.mark.parametrize(("name", "most"), [("MAX_REQUESTS", 1_000_000), ("MAX_BATCH_BYTES", 2 * 1024**3)])
+def test_a_batch_may_hold_no_more_than_the_service_was_made_for(name: str, most: int) -> None:
+    load_settings({**ENV, name: str(most)}, CARDS)
+    with pytest.raises(ConfigError, match=f"{name} must be a number, at least 1 and at most {most:,}"):
+        load_settings({**ENV, name: str(most + 1)}, CARDS)

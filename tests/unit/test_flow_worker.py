@@ -166,6 +166,51 @@ async def test_a_shard_is_settled_with_one_line_per_request_in_order(bench: Benc
     assert (settled.epoch, settled.output_key, settled.outcome.succeeded) == (1, KEY, 3)
 
 
+async def test_a_request_with_a_refusal_is_that_error_and_never_reaches_the_engine(bench: Bench) -> None:
+    refused = {"refusal": {"type": "invalid_request_error", "message": "max_tokens: Field required"}}
+    messages = [{"role": "user", "content": "x"}]
+    requests = [
+        {"custom_id": "id-0", "params": {"messages": messages}, **refused},
+        {"custom_id": "id-1", "params": {"messages": messages}},
+    ]
+    bench.payloads.items[input_key("nonce", 0)] = codec.encode(requests)
+    bench.expect(len(requests))
+    output = await bench.run_stored()
+    assert (output["succeeded"], output["errored"]) == (1, 1)
+    refusal, answer = bench.lines()
+    assert refusal["error"] == refused["refusal"]
+    assert answer["status"] == "succeeded"
+    assert bench.engine.prompts == ["x"]
+
+
+async def test_requests_of_a_batch_are_not_urgent(bench: Bench) -> None:
+    await bench.run("a", "b")
+    assert bench.engine.urgent == [False, False]
+
+
+async def test_a_call_that_had_to_be_made_and_was_not_is_an_error_of_the_model(bench: Bench) -> None:
+    tool = {"name": "rate", "input_schema": {"type": "object"}}
+    forced = {"tools": [tool], "tool_choice": {"type": "any"}}
+    await bench.run_params(forced, {**forced, "on_invalid": "retry"}, {"tools": [tool]})
+    *invalid, free = bench.lines()
+    for line in invalid:
+        assert line["error"] == {
+            "type": "model_error",
+            "message": "Output validation failed: no tool was called",
+        }
+    assert free["status"] == "succeeded"
+    # Once, three times, once.
+    assert len(bench.engine.prompts) == 5
+
+
+async def test_an_offer_that_cannot_be_served_never_reaches_the_engine(bench: Bench) -> None:
+    await bench.run_params(
+        {"tools": [{"type": "bash_20250124", "name": "bash"}]}, {"tool_choice": {"type": "any"}}
+    )
+    assert [line["error"]["type"] for line in bench.lines()] == ["invalid_request_error"] * 2
+    assert bench.engine.prompts == []
+
+
 async def test_all_requests_are_in_the_engine_at_once(bench: Bench) -> None:
     texts = [f"t{n}" for n in range(20)]
     bench.engine.held = set(texts)

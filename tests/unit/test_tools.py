@@ -75,7 +75,11 @@ def test_there_may_be_nothing_to_call(params: dict[str, Any]) -> None:
         ({"tools": [{**WEATHER, "name": "get weather"}]}, "tools[0].name"),
         ({"tools": [{**WEATHER, "name": "x" * 129}]}, "tools[0].name"),
         ({"tools": [WEATHER, STOCK, WEATHER]}, "tools[2].name"),
-        ({"tools": [{**WEATHER, "input_schema": {"type": "no-such-type"}}]}, "tools[0].input_schema"),
+        (
+            {"tools": [{**WEATHER, "input_schema": {"properties": {"a": {"type": "no-such-type"}}}}]},
+            "tools[0].input_schema",
+        ),
+        ({"tools": [{**WEATHER, "input_schema": {"type": "string"}}]}, "tools[0].input_schema.type"),
         ({"tools": [{**WEATHER, "input_schema": {"$ref": "#/$defs/no"}}]}, "tools[0].input_schema"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice.name"),
         ({"tools": [WEATHER], "tool_choice": {"type": "tool"}}, "tool_choice.name"),
@@ -139,6 +143,12 @@ class TestCallsSchema:
         [(name, value)] = calls_in(json.dumps(made))
         assert name == "get_weather"
         jsonschema.validate(value, CITY)
+
+    def test_an_input_is_an_object_though_its_schema_does_not_say_so(self) -> None:
+        schema = offer({"name": "look", "input_schema": {}}, type="any").calls_schema()
+        validator = jsonschema.Draft202012Validator(schema)
+        assert validator.is_valid([{"name": "look", "arguments": {}}])
+        assert not validator.is_valid([{"name": "look", "arguments": "here"}])
 
 
 class TestReading:

@@ -4,7 +4,8 @@ import json
 
 from shared.core.lifecycle import BatchPhase, ShardState
 from shared.core.shards import BatchRecord, ShardRecord
-from shared.core.views import absent_line, failed_line, iso, status_view, succeeded_line
+from shared.core.tools import ToolCall
+from shared.core.views import absent_line, failed_line, iso, message_view, status_view, succeeded_line
 
 
 def stored(**changes: str) -> dict[str, str]:
@@ -122,3 +123,24 @@ def test_a_line_that_succeeded_has_its_text_and_usage() -> None:
         "error": None,
         "model": "m",
     }
+
+
+CALL = ToolCall("toolu_1", "rate", {"score": 3})
+CALL_BLOCK = {"type": "tool_use", "id": "toolu_1", "name": "rate", "input": {"score": 3}}
+
+
+def test_a_message_without_a_call_is_one_text_which_may_be_empty() -> None:
+    assert message_view("", stop_reason="stop_sequence", stop_sequence="END") == {
+        "content": [{"type": "text", "text": ""}],
+        "stop_reason": "stop_sequence",
+        "stop_sequence": "END",
+    }
+
+
+def test_a_message_with_calls_has_a_text_only_where_there_is_one() -> None:
+    assert message_view("", [CALL], "tool_use")["content"] == [CALL_BLOCK]
+    assert message_view("Well.", [CALL, CALL], "tool_use")["content"] == [
+        {"type": "text", "text": "Well."},
+        CALL_BLOCK,
+        CALL_BLOCK,
+    ]

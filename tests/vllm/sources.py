@@ -23,6 +23,12 @@ class Sources:
                 return ast.parse(self._wheel.read(candidate))
         return None
 
+    def texts(self, package: str) -> list[str]:
+        """The text of each module in a package."""
+        start = package.replace(".", "/") + "/"
+        names = sorted(name for name in self._names if name.startswith(start) and name.endswith(".py"))
+        return [self._wheel.read(name).decode() for name in names]
+
     def find(self, module: str, name: str) -> ast.AST | None:
         """What defines a name of a module: a class, a function or an assignment, through imports and the table that
         a lazy package imports by. A module counts as a name of its package."""

@@ -13,7 +13,7 @@ from handlers.llama.model import CARD
 from shared.engines.vllm_engine import VllmEngine
 from shared.errors import EngineDead, RequestRejected
 from shared.ports.engine import Engine
-from tests.contract.engine_suite import EngineSuite, prompt
+from tests.contract.engine_suite import EngineSuite, ToolSuite, prompt
 from tests.flow.cloud import eventually
 from tests.vllm.conftest import PATIENCE_S, SPECIAL_TOKEN, TICKET, json_format, unstarted_engine
 from tests.vllm.local import MODELS
@@ -34,7 +34,7 @@ def engine() -> Iterator[Engine]:
         started.close()
 
 
-class TestVllmEngine(EngineSuite):
+class TestVllmEngine(EngineSuite, ToolSuite):
     async def test_the_tokens_it_counts_are_those_of_the_template(self, engine: Engine) -> None:
         done = await engine.generate(prompt("Write to Ada.", system="Be brief.", min_tokens=9, max_tokens=9))
         tokenizer = AutoTokenizer.from_pretrained(MODEL)

@@ -6,9 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from handlers.catalog import CARDS
 from handlers.llama.model import CARD
 from shared import config
-from shared.engines import vllm_server
+from shared.engines import vllm_server, vllm_tools
 from shared.engines.sampling import SAME_NAME
 from shared.engines.vllm_engine import arguments
 from tests.unit.project import ROOT
@@ -57,6 +58,15 @@ def test_what_is_imported_is_there(module: str, name: str) -> None:
 )
 def test_what_has_moved_is_in_one_of_the_places_that_are_tried(modules: tuple[str, ...], name: str) -> None:
     assert [module for module in modules if VLLM.find(module, name)]
+
+
+@pytest.mark.parametrize("name", [card.tool_parser for card in CARDS])
+def test_the_parser_of_each_models_tools_is_there_and_read_by_what_it_has(name: str) -> None:
+    [package] = [module for module in vllm_tools.PARSERS if VLLM.find(module, "ToolParserManager")]
+    manager = VLLM.members(package, "ToolParserManager").keys()
+    assert {"get_tool_parser", "register_module"} <= manager
+    [text] = [text for text in VLLM.texts(package) if f'register_module("{name}")' in text]
+    assert "def extract_tool_calls(" in text
 
 
 def test_what_is_made_by_name_takes_the_fields_it_is_given() -> None:

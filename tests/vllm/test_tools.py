@@ -29,7 +29,13 @@ RATE = {
             "score": {"$ref": "#/$defs/score"},
             "why": {
                 "type": "object",
-                "properties": {"tag": {"type": "object", "properties": {"is": {"enum": ["warm", "cold"]}}}},
+                "properties": {
+                    "tag": {
+                        "type": "object",
+                        "properties": {"is": {"enum": ["warm", "cold"]}},
+                        "additionalProperties": False,
+                    }
+                },
                 "additionalProperties": False,
             },
         },
