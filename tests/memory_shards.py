@@ -210,7 +210,7 @@ class MemoryRuns:
         batch.set_live(shard, (0, 0), now_ms)
         shard.state, shard.job, shard.worker, shard.result = ShardState.SETTLED, "", "", outcome
         state.drop_lease(endpoint.id, ref)
-        if outcome.succeeded + outcome.errored:
+        if outcome.succeeded + outcome.errored > outcome.refused:
             state.endpoints[endpoint.id].prove(now_ms + DAY_MS)
         state.end_if_complete(batch)
         return True

@@ -66,7 +66,7 @@ class CallbackSender:
     async def _resolve(self, url: httpx.URL) -> list[str]:
         """The addresses of a URL's host, in the system's order."""
         port = url.port or (443 if url.scheme == "https" else 80)
-        look_up = partial(socket.getaddrinfo, url.host, port, type=socket.SOCK_STREAM)
+        look_up = partial(socket.getaddrinfo, _name(url), port, type=socket.SOCK_STREAM)
         found = await asyncio.get_running_loop().run_in_executor(self._threads, look_up)
         return list(dict.fromkeys(str(address[0]) for *_, address in found))
 
@@ -81,9 +81,14 @@ class CallbackSender:
                 "content-type": "application/json",
                 "user-agent": USER_AGENT,
             },
-            extensions={"sni_hostname": url.host, "timeout": TIMEOUTS.as_dict()},
+            extensions={"sni_hostname": _name(url), "timeout": TIMEOUTS.as_dict()},
         )
         answer = await self._transport.handle_async_request(request)
         # Its body says nothing that matters, and is not read.
         await answer.aclose()
         return judge(answer.status_code)
+
+
+def _name(url: httpx.URL) -> str:
+    """The host as it stands in the URL: `host` is decoded, and Python would encode that to another name."""
+    return url.raw_host.decode("ascii")

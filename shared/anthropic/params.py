@@ -97,11 +97,13 @@ class Accepted:
 def accept(router: Router, stage: str | None, custom_id: str, params: Mapping[str, Any]) -> Accepted:
     """Raises InvalidRequest, which names the field within `params`, or NotFound for an unknown model."""
     request = _own_request(custom_id, params)
+    asked = None
     try:
-        card = router.choose(stage, parse(Request, request, BODY_MAX_BYTES), "")
+        asked = parse(Request, request, BODY_MAX_BYTES)
+        card = router.choose(stage, asked, "")
     except InvalidRequest as fault:
         text, param = fault.message.removeprefix("params."), (fault.param or "").removeprefix("params.")
-        if param == "model":
+        if asked is not None and param == "model":
             raise NotFound(text, param=param) from None
         raise InvalidRequest(text, param=param) from None
     if len(json.dumps(request)) > card.shard_bytes:
@@ -154,7 +156,7 @@ def _own_request(custom_id: str, params: Mapping[str, Any]) -> dict[str, Any]:
             own[name] = value
         else:
             _check_not_ours(name, value)
-    if schema := _schema(given):
+    if (schema := _schema(given)) is not None:
         own["response_format"] = schema_format(schema)
     request: dict[str, Any] = {"custom_id": custom_id, "params": own}
     if "metadata" in given:

@@ -31,6 +31,10 @@ SCHEMA_MAX_CHARS = 100_000
 REFERENCES_MAX = 20_000
 PATTERN_LIMIT_S = 0.1
 SHOWN_CHARS = 200
+# Keywords that hold schemas by names of the caller's, which may be the names of other keywords.
+NAMED_SCHEMAS = frozenset(
+    {"$defs", "definitions", "dependencies", "dependentSchemas", "patternProperties", "properties"}
+)
 
 _DRAFTS = {
     str(draft.META_SCHEMA.get("$schema")).rstrip("#"): draft

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag
 
 from shared.core.bounds import check_bounds
 from shared.core.content import Text
-from shared.core.schemas import BadSchema, RanAway, errors_in, validator_of
+from shared.core.schemas import NAMED_SCHEMAS, BadSchema, RanAway, errors_in, validator_of
 from shared.errors import CallerError, OutputInvalid, RequestRejected
 
 TOOL_NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
@@ -233,10 +233,12 @@ def _moved(schema: Any, root: str) -> Any:
         return [_moved(value, root) for value in schema]
     if not isinstance(schema, dict):
         return schema
-    moved = {}
+    moved: dict[str, Any] = {}
     for name, value in schema.items():
         if name == "$ref" and isinstance(value, str) and value.startswith("#"):
             moved[name] = root + value[1:]
+        elif name in NAMED_SCHEMAS and isinstance(value, dict):
+            moved[name] = {key: _moved(child, root) for key, child in value.items()}
         elif name not in ("$schema", "$id"):
             moved[name] = value if name in _VALUES else _moved(value, root)
     return moved

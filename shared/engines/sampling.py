@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from shared.core.schemas import NAMED_SCHEMAS
 from shared.core.structured import schema_format
 from shared.core.tools import Offer
 
@@ -73,6 +74,9 @@ def patterns_in(schema: Any) -> Iterator[str]:
         for name, value in schema.items():
             if name == "pattern" and isinstance(value, str):
                 yield value
+            elif name in NAMED_SCHEMAS and isinstance(value, dict):
+                for child in value.values():
+                    yield from patterns_in(child)
             elif name not in _VALUES:
                 yield from patterns_in(value)
     elif isinstance(schema, list):
@@ -83,8 +87,15 @@ def patterns_in(schema: Any) -> Iterator[str]:
 def _without_patterns(schema: Any) -> Any:
     if isinstance(schema, dict):
         return {
-            name: value if name in _VALUES else _without_patterns(value)
+            name: _kept(name, value)
             for name, value in schema.items()
             if not (name == "pattern" and isinstance(value, str))
         }
     return [_without_patterns(value) for value in schema] if isinstance(schema, list) else schema
+
+
+def _kept(name: str, value: Any) -> Any:
+    """What stays of a keyword's value without patterns."""
+    if name in NAMED_SCHEMAS and isinstance(value, dict):
+        return {key: _without_patterns(child) for key, child in value.items()}
+    return value if name in _VALUES else _without_patterns(value)

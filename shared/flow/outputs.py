@@ -43,4 +43,6 @@ class ShardOutput:
             input_tokens=sum(usage["input_tokens"] for usage in usages),
             output_tokens=sum(usage["output_tokens"] for usage in usages),
             gpu_ms=self.gpu_ms,
+            # Only what went to the engine has a latency.
+            refused=sum(line["status"] == "errored" and "latency_ms" not in line for line in self.lines),
         )

@@ -87,15 +87,20 @@ class Uploader:
         options = [stage, expires_in_s, wanted.priority, wanted.callback_url]
         body_hash = hash_of([wanted.upload, [part.hash for part in parts], *options])
         if upload.made:
-            made_id, made_by = upload.made
-            made = Committed("existing" if made_by == body_hash else "mismatch", made_id)
-            return Submission(same_batch(made, "upload"))
+            return _made(upload.made, body_hash)
         if wanted.idempotency_key:
             known = await self._batches.find_key(wanted.idempotency_key, body_hash)
             if known is not None:
                 return Submission(same_batch(known))
         ids = [ids_key(upload.nonce, number) for number in range(len(parts))]
-        await self._check_unique(ids)
+        try:
+            await self._check_unique(ids)
+        except StorageUnavailable:
+            # Another create of this upload drops the digests when it has made the batch.
+            now = await self._uploads.find(wanted.upload)
+            if now is None or not now.made:
+                raise
+            return _made(now.made, body_hash)
         draft = self._submitter.draft(stage, wanted.priority, self._expires_in_ms(expires_in_s))
         batch = replace(
             draft,
@@ -107,7 +112,8 @@ class Uploader:
             callback_url=wanted.callback_url,
         )
         committed = await self._submitter.commit(batch)
-        await self._submitter.discard(ids)
+        if committed.id == batch.id:
+            await self._submitter.discard(ids)
         return Submission(same_batch(committed, "upload"), list(batch.requests_by_model), committed.head)
 
     def _prepare(self, payload: Mapping[str, Any]) -> _Prepared:
@@ -176,6 +182,13 @@ class Uploader:
             first, second = twice
             path = f"requests[{second}].custom_id"
             raise InvalidRequest(f"{path}: the same custom_id as requests[{first}]", param=path)
+
+
+def _made(made: tuple[str, str], body_hash: str) -> Submission:
+    """The batch that was made of an upload. Raises Conflict where it was made by another create."""
+    made_id, made_by = made
+    committed = Committed("existing" if made_by == body_hash else "mismatch", made_id)
+    return Submission(same_batch(committed, "upload"))
 
 
 def first_twice(parts: Sequence[bytes]) -> tuple[int, int] | None:

@@ -293,7 +293,8 @@ BeatVerdict = Literal["ok", "lost", "canceled", "expired"]
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished shard: counts by outcome (they add up to its requests), usage and engine time."""
+    """A finished shard: counts by outcome (they add up to its requests), usage and engine time. `refused`: of the
+    errored those that no engine saw."""
 
     succeeded: int
     errored: int
@@ -302,6 +303,7 @@ class Outcome:
     input_tokens: int
     output_tokens: int
     gpu_ms: int
+    refused: int = 0
 
 
 class Runs(Protocol):

@@ -103,6 +103,18 @@ async def test_a_name_is_refused_if_one_of_its_addresses_is_not_public(
     assert asked == [("hooks.example.com", 8443)]
 
 
+@pytest.mark.parametrize("name", ["xn--strae-oqa.de", "xn--ls8h.la"])
+async def test_a_name_in_punycode_is_asked_for_as_it_stands(
+    here: Receiver, private: CallbackSender, resolve: Callable[..., LookUps], name: str
+) -> None:
+    # Read as text and written again it would be another name, such as strasse.de, or none.
+    asked = resolve(["127.0.0.1"])
+    assert await private.send(f"http://{name}:{here.port}/", HEADERS, BODY) == Attempt()
+    assert asked == [(name, here.port)]
+    [(_, headers, _)] = here.received
+    assert headers["Host"] == f"{name}:{here.port}"
+
+
 async def test_the_connection_goes_to_the_address_that_was_checked_and_the_name_is_asked_once(
     here: Receiver, private: CallbackSender, resolve: Callable[..., LookUps]
 ) -> None:

@@ -119,6 +119,12 @@ class TestBlame:
         assert await store.settle(claim.ref, 1, outcome(canceled=4))
         assert keys.proof(MISTRAL.id) not in await store.ttls_ms()
 
+    async def test_a_shard_of_which_no_engine_saw_a_request_proves_nothing(self, store: Store) -> None:
+        await store.create()
+        [claim] = await store.run()
+        assert await store.settle(claim.ref, 1, outcome(errored=4, refused=4))
+        assert keys.proof(MISTRAL.id) not in await store.ttls_ms()
+
     async def test_one_endpoint_proves_nothing_for_another(self, store: Store) -> None:
         await store.prove()
         batch = await store.create({"llama-70b": [1]})

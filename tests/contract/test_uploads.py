@@ -16,7 +16,7 @@ from shared.errors import Conflict, InvalidRequest, NotFound, StateUnavailable, 
 from shared.flow.submission import Limits
 from shared.flow.uploads import first_twice
 from shared.ports.payloads import ids_key, input_key, order_key
-from shared.ports.state import PartDraft, Reserved, ShardRef
+from shared.ports.state import Committed, NewBatch, PartDraft, Reserved, ShardRef
 from tests.conftest import Clock
 from tests.contract.service import Service, build
 from tests.contract.state import HOUR_MS, MISTRAL, Store, outcome, part_plan
@@ -340,6 +340,60 @@ async def test_digests_are_kept_until_the_create_alone(service: Service) -> None
     names = await service.store.ttls_ms()
     assert {ids_key(nonce, 0), ids_key(nonce, 1)}.isdisjoint(names)
     assert {order_key(nonce, 0), order_key(nonce, 1)} <= names.keys()
+
+
+async def test_an_upload_whose_create_lost_a_race_for_its_key_can_still_become_a_batch(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        await upload(service, number, requests_of(3, 3 * number))
+    other = {"operation": "create", "requests": requests_of(1), "idempotency_key": "mine"}
+    check = service.payloads.get
+
+    async def beaten(names: Sequence[str]) -> list[bytes | None]:
+        monkeypatch.setattr(service.payloads, "get", check)
+        await service.operations.handle(other)
+        return await check(names)
+
+    monkeypatch.setattr(service.payloads, "get", beaten)
+    with pytest.raises(Conflict):
+        await create(service, 2, idempotency_key="mine")
+    batch_id = await create(service, 2, idempotency_key="another")
+    await settle(service, batch_id)
+    assert len(await lines_of(service, batch_id)) == 6
+
+
+async def test_a_create_whose_twin_drops_the_digests_gives_the_twins_batch(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        await upload(service, number, requests_of(3, 3 * number))
+    check, made = service.payloads.get, []
+
+    async def beaten(names: Sequence[str]) -> list[bytes | None]:
+        monkeypatch.setattr(service.payloads, "get", check)
+        made.append(await create(service, 2))
+        return await check(names)
+
+    monkeypatch.setattr(service.payloads, "get", beaten)
+    assert [await create(service, 2)] == made
+
+
+async def test_digests_go_with_a_create_that_was_sent_again_after_a_lost_reply(
+    service: Service, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(2):
+        await upload(service, number, requests_of(3, 3 * number))
+    commit = service.store.batches.commit
+
+    async def twice(batch: NewBatch) -> Committed:
+        await commit(batch)
+        return await commit(batch)
+
+    monkeypatch.setattr(service.store.batches, "commit", twice)
+    batch_id = await create(service, 2)
+    nonce = (await service.store.batch(batch_id)).nonce
+    assert {ids_key(nonce, 0), ids_key(nonce, 1)}.isdisjoint(await service.store.ttls_ms())
 
 
 async def test_a_delete_that_was_cut_short_in_any_part_is_finished_by_the_next(

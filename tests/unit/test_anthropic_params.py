@@ -177,3 +177,18 @@ def test_a_refusal_keeps_nothing_of_its_params() -> None:
 def test_a_name_that_anthropic_refuses_is_refused(custom_id: str) -> None:
     with pytest.raises(InvalidRequest, match="custom_id"):
         parse(BatchRequest, {"custom_id": custom_id, "params": {}})
+
+
+@pytest.mark.parametrize("model", ["", 5, []], ids=["empty", "number", "list"])
+def test_what_is_no_name_of_a_model_is_invalid_and_not_an_unknown_one(model: Any) -> None:
+    found = fault(model=model)
+    assert isinstance(found, InvalidRequest)
+    assert found.param == "model"
+
+
+@pytest.mark.parametrize("name", ["output_config", "output_format"])
+def test_the_empty_schema_asks_for_json_too(name: str) -> None:
+    wanted = {"type": "json_schema", "schema": {}}
+    fields: dict[str, Any] = {name: {"format": wanted} if name == "output_config" else wanted}
+    made = accepted(**fields)
+    assert made["params"]["response_format"] == {"type": "json_schema", "json_schema": {"schema": {}}}

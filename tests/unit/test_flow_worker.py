@@ -134,6 +134,19 @@ async def bench(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Bench]:
         running._beating.cancel()
 
 
+async def test_what_was_refused_before_is_counted_as_seen_by_no_engine(bench: Bench) -> None:
+    refusal = {"type": "invalid_request_error", "message": "no"}
+    plain = {"custom_id": "a", "params": {"messages": [{"role": "user", "content": "x"}]}}
+    requests = [plain, {**plain, "refusal": refusal}]
+    bench.payloads.items[input_key("nonce", 0)] = codec.encode(requests)
+    bench.expect(len(requests))
+    await bench.run_stored()
+    [settled] = bench.runs.settled
+    assert (settled.outcome.succeeded, settled.outcome.errored, settled.outcome.refused) == (1, 1, 1)
+    assert bench.lines()[1]["error"] == refusal
+    assert bench.engine.prompts == ["x"]
+
+
 async def test_a_shard_is_settled_with_one_line_per_request_in_order(bench: Bench) -> None:
     output = await bench.run("a", "bb", "ccc")
     assert output == {

@@ -121,6 +121,15 @@ class TestCallsSchema:
         schema = offer(WEATHER, STOCK, type="any").calls_schema()
         assert jsonschema.Draft202012Validator(schema).is_valid(calls) is fits
 
+    def test_a_property_may_have_a_keywords_name(self) -> None:
+        properties = {name: {"$ref": "#/$defs/word"} for name in ("default", "enum", "$id", "$schema")}
+        defined = {"word": {"type": "string"}, "examples": {"$ref": "#/$defs/word"}}
+        tool = {"name": "set", "input_schema": {"type": "object", "$defs": defined, "properties": properties}}
+        validator = jsonschema.Draft202012Validator(offer(tool, type="any").calls_schema())
+        for name in properties:
+            assert validator.is_valid([{"name": "set", "arguments": {name: "x"}}])
+            assert not validator.is_valid([{"name": "set", "arguments": {name: 1}}])
+
     def test_one_call_is_all_that_a_single_choice_accepts(self) -> None:
         schema = offer(WEATHER, STOCK, type="tool", name="get_stock").calls_schema()
         call = {"name": "get_stock", "arguments": {"sku": "a-1"}}

@@ -128,6 +128,15 @@ class TestSampling:
         assert guide["properties"] == schema["properties"]
         assert ("pattern" in guide["allOf"][0]) is (count == 16)
 
+    @pytest.mark.parametrize("name", ["default", "enum", "const", "examples"])
+    def test_patterns_count_in_properties_with_a_keywords_name_too(self, name: str) -> None:
+        several = [{"type": "string", "pattern": f"^.*a.{{{n}}}b$"} for n in range(17)]
+        schema = {"properties": {name: {"allOf": several}}}
+        asked = {"type": "json_schema", "json_schema": {"schema": schema}}
+        fields = sampling_fields({"max_tokens": 5, "response_format": asked}, 9)
+        guide = fields["structured_outputs"]["json"]
+        assert guide["properties"] == {name: {"allOf": [{"type": "string"}] * 17}}
+
     def test_a_stop_that_is_one_text_is_one_stop_sequence(self) -> None:
         assert sampling_fields({"max_tokens": 5, "stop": "END"}, 9)["stop"] == ["END"]
 

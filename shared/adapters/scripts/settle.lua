@@ -2,7 +2,8 @@
 -- A small output travels along as ARGV[3]; a larger one was written under its epoch's key before.
 -- KEYS: batch, shards, running, open, metrics:batches, metrics:{model}, output, rest, deaths, proof,
 -- callbacks
--- A: id, shard, epoch, counts {succeeded, errored, canceled, expired}, input_tokens, output_tokens, gpu_ms
+-- A: id, shard, epoch, counts {succeeded, errored, canceled, expired}, refused (of the errored those that no engine saw),
+-- input_tokens, output_tokens, gpu_ms
 -- -> {verdict: "settled"|"lost"|"gone", ended}
 local BATCH, SHARDS, RUNNING, OPEN, METRICS_BATCHES, METRICS, OUTPUT, REST, DEATHS, PROOF = unpack(KEYS, 1, 10)
 local CALLBACKS = KEYS[11]
@@ -24,7 +25,7 @@ set_live(BATCH, shard, 0, 0)
 shard.state, shard.job, shard.worker = 'settled', nil, nil
 save_shard(SHARDS, A.shard, shard)
 redis.call('ZREM', RUNNING, A.id .. ':' .. A.shard)
-if A.counts.succeeded + A.counts.errored > 0 then note_proof(REST, DEATHS, PROOF) end
+if A.counts.succeeded + A.counts.errored > A.refused then note_proof(REST, DEATHS, PROOF) end
 
 local done = 0
 for _, outcome in ipairs({'succeeded', 'errored', 'canceled', 'expired'}) do
