@@ -71,6 +71,11 @@ async def print_blocks(folder: Path) -> list[str]:
     (folder / "node_modules").mkdir()
     (folder / "node_modules/llm-batch-adapter").symlink_to(ROOT / "node-adapter")
     (folder / "node_modules/@anthropic-ai").symlink_to(ROOT / "node-adapter/node_modules/@anthropic-ai")
+    # As npm installs it.
+    command = folder / "node_modules/.bin/llm-batch"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec node {ROOT}/node-adapter/dist/esm/cli/main.js "$@"\n', "utf-8")
+    command.chmod(0o755)
     script: list[str] = []
     for number, block in enumerate(block for block in BLOCKS if block.role == "run"):
         if block.kind == "node":
