@@ -87,6 +87,9 @@ test('our own extensions stay here, and a schema goes in its own form', async (t
         ...request.params,
         temperature: 0.7,
         top_p: 0.9,
+        model: 'mistral',
+        seed: 7,
+        min_p: 0.1,
         on_invalid: 'retry',
         response_format: { type: 'json_schema', json_schema: { schema } },
       },
@@ -100,6 +103,7 @@ test('our own extensions stay here, and a schema goes in its own form', async (t
     'output_config',
     'system',
   ]);
+  assert.equal(params['model'], MODEL);
   assert.deepEqual(params['output_config'], { format: { type: 'json_schema', schema } });
 });
 

@@ -34,7 +34,6 @@ class HttpRequest:
     logs: that of the RunPod job that brought it."""
 
     id: str
-
     method: str
     path: tuple[str, ...]
     query: Mapping[str, str]

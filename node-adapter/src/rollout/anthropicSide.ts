@@ -19,6 +19,19 @@ export interface AnthropicSideOptions {
 const DEFAULT_MAX_TOKENS = 2048;
 const DEFAULT_TEMPERATURE = 0.2;
 
+// Parameters of our own engine, which Anthropic's API refuses as unknown.
+const OURS = new Set([
+  'frequency_penalty',
+  'ignore_eos',
+  'min_p',
+  'min_tokens',
+  'n',
+  'presence_penalty',
+  'repetition_penalty',
+  'seed',
+  'stop',
+]);
+
 /**
  * A client of Anthropic's SDK as a side: `anthropicSide(new Anthropic(), { model: 'claude-haiku-4-5' })`.
  * Its errors are the adapter's, with the SDK's as their cause. Anthropic knows no idempotency key: a create whose reply
@@ -104,9 +117,10 @@ class AnthropicSide implements BatchSide {
     return {
       custom_id: request.custom_id,
       params: {
-        model: typeof this.#model === 'string' ? this.#model : this.#model(stage, request),
         max_tokens: DEFAULT_MAX_TOKENS,
-        ...params,
+        ...Object.fromEntries(Object.entries(params).filter(([name]) => !OURS.has(name))),
+        // A request's own may be a name that is known here only.
+        model: typeof this.#model === 'string' ? this.#model : this.#model(stage, request),
         ...(this.#sampling ? sampling : {}),
         ...(schema === undefined ? {} : { output_config: { format: { type: 'json_schema', schema } } }),
       },
